@@ -1,0 +1,221 @@
+"""PostgreSQL on asyncpg: how to connect, with which limits, and what the server's errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.types import DateTime
+
+from moorage import (
+    AccessMode,
+    AuthenticationError,
+    Capabilities,
+    DatabaseMissingError,
+    DatabaseUnavailableError,
+    DataError,
+    DBConnector,
+    Diagnosis,
+    LockTimeoutError,
+    ReadOnlyError,
+    SerializationError,
+    URLParameter,
+    effective_ssl_mode,
+    enable_keepalive,
+    make_ssl_context,
+)
+from moorage_postgres.options import PostgresOptions, parse_server_settings
+from moorage_postgres.timestamps import CheckedDateTime
+
+__all__ = ["PostgresConnector"]
+
+
+def _ssl_mode(text: str) -> str:
+    modes = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+    if text not in modes:
+        raise ValueError(f"must be one of {', '.join(modes)}")
+    return "prefer" if text == "allow" else text
+
+
+def _seconds(text: str) -> float:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("must be a whole number of seconds")
+    return float(text)
+
+
+def _channel_binding(text: str) -> str:
+    if text not in {"disable", "prefer"}:
+        raise ValueError(
+            "asks for channel binding, which asyncpg does not have; remove it and let"
+            " sslmode=verify-full prove who the server is"
+        )
+    return text
+
+
+class PostgresConnector(DBConnector):
+    """PostgreSQL, over TCP or a Unix socket."""
+
+    name = "postgres"
+    contract = 1
+    default_port = 5432
+    url_schemes = frozenset({"postgresql"})
+    options_model = PostgresOptions
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        isolation_levels=frozenset({"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}),
+        read_only_transactions=True,
+        transactional_ddl=True,
+    )
+    # libpq's own vocabulary, as hosting companies print it in their connection strings.
+    url_parameters: ClassVar[Mapping[str, URLParameter]] = {
+        "sslmode": URLParameter("ssl_mode", _ssl_mode),
+        "ssl": URLParameter("ssl_mode", _ssl_mode),
+        "sslrootcert": URLParameter("ssl_ca", Path),
+        "sslcert": URLParameter("ssl_cert", Path),
+        "sslkey": URLParameter("ssl_key", Path),
+        "application_name": URLParameter("application_name"),
+        "connect_timeout": URLParameter("connect_timeout_seconds", _seconds),
+        "keepalives_idle": URLParameter("keepalive_idle_seconds", _seconds),
+        "host": URLParameter("host"),
+        "user": URLParameter("user"),
+        "dbname": URLParameter("name"),
+        "options": URLParameter("options.server_settings", parse_server_settings),
+        "channel_binding": URLParameter("", _channel_binding),
+    }
+    options: PostgresOptions
+
+    def get_url(self) -> URL:
+        """Return the URL of the server, with asyncpg as driver whatever the settings' URL says."""
+        place = self.settings.hosts[0]
+        if place.is_socket:
+            return self.build_url("postgresql+asyncpg", host=None, query={"host": place.host})
+        return self.build_url("postgresql+asyncpg")
+
+    def get_engine_args(self) -> dict[str, Any]:
+        """Return the pool of the base, TLS, and limits that the server itself enforces."""
+        arguments = super().get_engine_args()
+        arguments["connect_args"] = {
+            "timeout": self.settings.connect_timeout_seconds,
+            "ssl": self._ssl(),
+            "server_settings": self._server_settings(),
+        }
+        return arguments
+
+    def create_engine(self) -> AsyncEngine:
+        """Create the engine, with datetimes that are checked on their way out."""
+        engine = super().create_engine()
+        dialect = engine.sync_engine.dialect
+        dialect.colspecs = {**dialect.colspecs, DateTime: CheckedDateTime}
+        return engine
+
+    def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
+        """Return what makes a transaction READ ONLY; asyncpg says so in its BEGIN, for nothing."""
+        return {"postgresql_readonly": True} if access == "read only" else {}
+
+    async def prepare_connection(self, driver_connection: Any) -> None:
+        """Switch TCP keepalives on, which asyncpg leaves off."""
+        # asyncpg has no public way to its socket.
+        enable_keepalive(driver_connection._transport, self.settings.keepalive_idle_seconds)
+
+    def classify_error(
+        self, error: BaseException, *, statement: str | None = None
+    ) -> Diagnosis | None:
+        """Say what an error means by its SQLSTATE."""
+        state = str(getattr(error, "sqlstate", None) or "")
+        if state:
+            return self._diagnose(state, error)
+        if statement is None and type(error) is ConnectionError:
+            # The one error that asyncpg raises bare: the server answered "no" to TLS.
+            return self.insecure("it does not offer TLS")
+        return super().classify_error(error, statement=statement)
+
+    def _ssl(self) -> Any:
+        mode = effective_ssl_mode(self.settings)
+        if mode == "disable" or self.settings.hosts[0].is_socket:
+            return False
+        if mode == "prefer":
+            return "prefer"  # only by this word does asyncpg go on without TLS
+        return make_ssl_context(self.settings, mode)
+
+    def _server_settings(self) -> dict[str, str]:
+        settings = self.settings
+        idle = round(settings.keepalive_idle_seconds)
+        server = {
+            "application_name": settings.application_name,
+            "timezone": "UTC",
+            "jit": "on" if self.options.jit else "off",
+            "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
+            "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
+            "idle_in_transaction_session_timeout": _milliseconds(
+                settings.idle_in_transaction_timeout_seconds
+            ),
+            # The server's side of keepalive: it, too, must notice that a client is gone.
+            "tcp_keepalives_idle": str(idle),
+            "tcp_keepalives_interval": str(idle // 3),
+            "tcp_keepalives_count": "3",
+        }
+        if self.options.search_path is not None:
+            server["search_path"] = self.options.search_path
+        return {**server, **self.options.server_settings}
+
+    def _diagnose(self, state: str, error: BaseException) -> Diagnosis | None:
+        settings = self.settings
+        match state:
+            case "28P01" | "28000":
+                return Diagnosis(
+                    AuthenticationError,
+                    f"the server at {settings.host} refused user {settings.user!r}"
+                    f" ({settings.origin('user')}): {error}",
+                    f"check {settings.variable('user')} and {settings.variable('password')}, and"
+                    " the server's pg_hba.conf",
+                    state,
+                )
+            case "3D000":
+                return Diagnosis(
+                    DatabaseMissingError,
+                    f"there is no database {settings.name!r} ({settings.origin('name')}) on"
+                    f" {settings.host}",
+                    f"create it (createdb {settings.name}), or correct {settings.variable('name')}",
+                    state,
+                )
+            case "57P03" | "53300":
+                return Diagnosis(
+                    DatabaseUnavailableError,
+                    f"the server at {settings.host} takes no connection now: {error}",
+                    "wait for it to start; if it has too many clients, lower"
+                    f" {settings.variable('pool_size')} and {settings.variable('max_overflow')}",
+                    state,
+                )
+            case "40001" | "40P01":
+                return Diagnosis(
+                    SerializationError,
+                    f"the transaction collided with another one and was undone: {error}",
+                    "run the whole unit of work again",
+                    state,
+                )
+            case "55P03":
+                return Diagnosis(
+                    LockTimeoutError,
+                    f"a lock was not free within {settings.lock_timeout_seconds:g} s"
+                    f" ({settings.variable('lock_timeout_seconds')})",
+                    "keep units of work short, and run the whole unit again",
+                    state,
+                )
+            case "25006":
+                return Diagnosis(
+                    ReadOnlyError,
+                    f"a write reached a session or a server that only reads: {error}",
+                    "use database.session() or a unit of work for writing",
+                    state,
+                )
+        if state.startswith("22"):
+            return Diagnosis(
+                DataError, f"a value does not fit: {error}", "correct the value", state
+            )
+        return None
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))

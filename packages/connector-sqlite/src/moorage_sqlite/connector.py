@@ -1,0 +1,242 @@
+"""SQLite for moorage: where its file is, how its connections are set up, what its errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sqlalchemy import URL, event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from moorage import (
+    AccessMode,
+    Capabilities,
+    DatabaseMissingError,
+    DatabaseSettings,
+    DBConnector,
+    Diagnosis,
+    LockTimeoutError,
+    ReadOnlyError,
+    SerializationError,
+    SettingsError,
+)
+from moorage_sqlite.dialect import DRIVER_NAME
+from moorage_sqlite.options import SQLiteOptions
+from moorage_sqlite.transactions import (
+    READ_ONLY,
+    READ_WRITE,
+    TAKE_READ_LOCK,
+    first_word,
+    manage_transactions,
+)
+from moorage_sqlite.write_queue import WriteQueue
+
+__all__ = ["SQLiteConnector"]
+
+_MEMORY = ":memory:"
+# The in-memory file system whose databases several connections of a process can share.
+_MEMDB_SINCE = (3, 36, 0)
+_NO_LIMIT_SECONDS = 86400.0
+
+
+class SQLiteConnector(DBConnector):
+    """
+    SQLite in a file or in memory.
+
+    ``DB_NAME`` is the path of the file (``app.db`` if unset) or ``:memory:``. A database in
+    memory belongs to one ``Database``, is shared by all of its connections, and is gone when it
+    is disposed.
+    """
+
+    name = "sqlite"
+    contract = 1
+    options_model = SQLiteOptions
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        networked=False,
+        isolation_levels=frozenset({"SERIALIZABLE"}),
+        read_only_transactions=True,
+        transactional_ddl=True,
+        single_writer=True,
+    )
+    options: SQLiteOptions
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        super().__init__(settings)
+        self._write_queue = WriteQueue()
+        self._memory_name = f"moorage-{uuid.uuid4().hex}"
+        self._keeper: sqlite3.Connection | None = None
+        self._refuse_unusable_name()
+
+    @property
+    def path(self) -> str:
+        """Return the path of the file as the settings give it, or ``:memory:``."""
+        if "name" in self.settings.model_fields_set:
+            return self.settings.name
+        return _MEMORY if self.settings.url_scheme else "app.db"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the database lives in memory only."""
+        return self.path == _MEMORY
+
+    def get_url(self) -> URL:
+        """Return the URL of the file, or of this connector's own database in memory."""
+        if self.in_memory:
+            return self.build_url(
+                DRIVER_NAME,
+                database=f"file:/{self._memory_name}",
+                query={"vfs": "memdb", "uri": "true"},
+            )
+        return self.build_url(DRIVER_NAME, database=self.path)
+
+    def get_engine_args(self) -> dict[str, Any]:
+        """Return the pool of the base, and who waits for locks where and how long."""
+        arguments = super().get_engine_args()
+        lock_seconds = self.settings.lock_timeout_seconds
+        arguments["lock_seconds"] = lock_seconds or None
+        arguments["write_queue"] = self._write_queue
+        arguments["connect_args"] = {
+            # In memory only this process competes, so that nothing need wait inside SQLite.
+            "timeout": 0 if self.in_memory else lock_seconds or _NO_LIMIT_SECONDS,
+            "isolation_level": None,
+        }
+        if self.in_memory:
+            arguments["execution_options"] = {TAKE_READ_LOCK: True}
+        return arguments
+
+    def create_engine(self) -> AsyncEngine:
+        """Create the engine and take over the beginning of its transactions."""
+        engine = super().create_engine()
+        manage_transactions(engine.sync_engine)
+        event.listen(engine.sync_engine, "engine_disposed", self._let_memory_go)
+        return engine
+
+    def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
+        """Return what makes units take the write lock at once and read sessions only read."""
+        return {READ_WRITE: True} if access == "read write" else {READ_ONLY: True}
+
+    async def prepare_connection(self, driver_connection: Any) -> None:
+        """Switch foreign keys on, and the journal to the chosen mode."""
+        if self.in_memory:
+            self._keep_memory()
+            # Writing a full cache out early would need all readers gone in mid-transaction. Other
+            # settings read the schema, which needs a lock that somebody may hold.
+            await driver_connection.executescript("PRAGMA foreign_keys=ON; PRAGMA cache_spill=OFF")
+            return
+        await self._set_journal_mode(driver_connection)
+        await driver_connection.executescript(
+            f"PRAGMA foreign_keys=ON; PRAGMA synchronous={self.options.synchronous.upper()}"
+        )
+
+    def classify_error(
+        self, error: BaseException, *, statement: str | None = None
+    ) -> Diagnosis | None:
+        """Say what an error means by SQLite's extended result code."""
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:
+            return super().classify_error(error, statement=statement)
+        name = str(getattr(error, "sqlite_errorname", code))
+        match code & 0xFF:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return self._diagnose_lock(name, statement)
+            case sqlite3.SQLITE_READONLY:
+                return Diagnosis(
+                    ReadOnlyError,
+                    f"the SQLite file {self.path} ({self.settings.origin('name')}) cannot be"
+                    " written",
+                    "make the file and its folder writable for the user of this process",
+                    name,
+                )
+            case sqlite3.SQLITE_CANTOPEN:
+                return self._diagnose_path(name)
+            case sqlite3.SQLITE_NOTADB:
+                return Diagnosis(
+                    DatabaseMissingError,
+                    f"{self.path} ({self.settings.origin('name')}) is not a SQLite database",
+                    f"name the right file in {self.settings.variable('name')}",
+                    name,
+                )
+        return None
+
+    def _diagnose_lock(self, code: str, statement: str | None) -> Diagnosis:
+        if statement and first_word(statement) not in {"begin", "commit"}:
+            return Diagnosis(
+                SerializationError,
+                "another transaction wrote after this one had read, so that this one cannot"
+                " write any more",
+                "do reading and writing in a unit of work: it takes the write lock at the"
+                " beginning; then run the whole unit again",
+                code,
+            )
+        return Diagnosis(
+            LockTimeoutError,
+            "the write lock of the SQLite database was not free within"
+            f" {self.settings.lock_timeout_seconds:g} s"
+            f" ({self.settings.variable('lock_timeout_seconds')})",
+            "keep units of work short, and do nothing slow inside them",
+            code,
+        )
+
+    def _diagnose_path(self, code: str) -> Diagnosis:
+        origin = self.settings.origin("name")
+        folder = Path(self.path).absolute().parent
+        if not folder.is_dir():
+            sentence = f"the folder {folder} of the SQLite file ({origin}) does not exist"
+            hint = f"create it: mkdir -p {folder}"
+        else:
+            sentence = f"the SQLite file {self.path} ({origin}) cannot be opened"
+            hint = f"check that it is a file, and that this user may write in {folder}"
+        return Diagnosis(DatabaseMissingError, sentence, hint, code)
+
+    def _refuse_unusable_name(self) -> None:
+        origin = self.settings.origin("name")
+        if self.path.startswith("file:"):
+            raise SettingsError(
+                f"{origin} is a SQLite URI; write the plain path of the file, or {_MEMORY}"
+            )
+        if self.in_memory and sqlite3.sqlite_version_info < _MEMDB_SINCE:
+            raise SettingsError(
+                f"{origin} is {_MEMORY}, which needs SQLite 3.36 or later; this Python has"
+                f" {sqlite3.sqlite_version}",
+                hint="name a file instead, or use a Python with a newer SQLite",
+            )
+
+    async def _set_journal_mode(self, driver_connection: Any) -> None:
+        if Path(self.path).exists() and not _writable(self.path):
+            # SQLite opens such a file for reading without a word and fails at the first write.
+            error = sqlite3.OperationalError("attempt to write a readonly database")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+            error.sqlite_errorname = "SQLITE_READONLY"
+            raise error
+        # SQLITE_BUSY is possible in spite of the busy timeout while another process switches the
+        # mode of a new file; the deadline of connecting bounds the loop.
+        while True:
+            try:
+                await driver_connection.execute(f"PRAGMA journal_mode={self.options.journal_mode}")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+
+    def _keep_memory(self) -> None:
+        # A database in memory vanishes with its last connection, which the pool may close.
+        if self._keeper is None:
+            self._keeper = sqlite3.connect(
+                f"file:/{self._memory_name}?vfs=memdb", uri=True, check_same_thread=False
+            )
+
+    def _let_memory_go(self, engine: object) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            with contextlib.suppress(sqlite3.Error):
+                keeper.close()
+
+
+def _writable(path: str) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return os.access(path, os.W_OK, effective_ids=effective)

@@ -1,0 +1,153 @@
+# mypy: allow-untyped-calls
+"""
+SQLAlchemy's aiosqlite dialect with transactions that are ours, from the first word to the last.
+
+The driver runs in autocommit and opens nothing by itself; `transactions.py` sends BEGIN. COMMIT
+and ROLLBACK cost no thread hop where nothing is open, and give the place in the write queue back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import util
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+
+from moorage_sqlite.write_queue import WriteQueue
+
+__all__ = ["BEGIN_IMMEDIATE", "DRIVER_NAME", "READ_LOCK", "MoorageSQLiteDialect", "is_busy"]
+
+DRIVER_NAME = "sqlite+moorage"
+
+BEGIN_IMMEDIATE = "BEGIN IMMEDIATE"
+"""Opens a transaction and takes the write lock; waits in the queue, then for other processes."""
+
+READ_LOCK = "SELECT 1 FROM sqlite_master LIMIT 1"
+"""Takes the read lock of a transaction that was opened deferred."""
+
+_LONGEST_PAUSE_SECONDS = 0.02
+
+
+class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
+    """
+    aiosqlite under moorage's transaction rules; ``dialect.name`` stays ``sqlite``.
+
+    Args:
+        write_queue: Queue of the writers of one ``Database``.
+        lock_seconds: Longest wait for a lock; ``None`` is no limit.
+    """
+
+    supports_statement_cache = True
+
+    def __init__(
+        self,
+        write_queue: WriteQueue | None = None,
+        lock_seconds: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.write_queue = write_queue or WriteQueue()
+        self.lock_seconds = lock_seconds
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Run a statement; the ones that only take a lock are repeated until they have it."""
+        if statement == BEGIN_IMMEDIATE:
+            self._queue_up(cursor)
+        elif statement != READ_LOCK:
+            super().do_execute(cursor, statement, parameters, context)
+            return
+        try:
+            self._repeat(
+                lambda: super(MoorageSQLiteDialect, self).do_execute(
+                    cursor, statement, parameters, context
+                )
+            )
+        except BaseException:
+            self.write_queue.release(_driver_connection(cursor))
+            raise
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """Commit what is open; wait for readers where they stand in the way."""
+        connection = dbapi_connection.driver_connection
+        if connection.in_transaction:
+            self._repeat(lambda: super(MoorageSQLiteDialect, self).do_commit(dbapi_connection))
+        self.write_queue.release(connection)
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        """Roll back what is open."""
+        connection = dbapi_connection.driver_connection
+        try:
+            if connection.in_transaction:
+                super().do_rollback(dbapi_connection)
+        finally:
+            self.write_queue.release(connection)
+
+    def do_close(self, dbapi_connection: Any) -> None:
+        """Close the connection, and with it whatever it held."""
+        try:
+            super().do_close(dbapi_connection)
+        finally:
+            self.write_queue.release(dbapi_connection.driver_connection)
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """Close the connection at once, and with it whatever it held."""
+        try:
+            super().do_terminate(dbapi_connection)
+        finally:
+            self.write_queue.release(dbapi_connection.driver_connection)
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        """Set the level without handing BEGIN back to the driver, as pysqlite's dialect does."""
+        if level != "AUTOCOMMIT":
+            SQLiteDialect.set_isolation_level(self, dbapi_connection, level)
+
+    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
+        """Say no: the driver is in autocommit always, and transactions are open all the same."""
+        return False
+
+    def _queue_up(self, cursor: Any) -> None:
+        async def wait() -> None:
+            async with asyncio.timeout(self.lock_seconds):
+                await self.write_queue.acquire(_driver_connection(cursor))
+
+        try:
+            util.await_only(wait())
+        except TimeoutError:
+            # What a wait inside SQLite ends with, so that one place explains both.
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            error.sqlite_errorname = "SQLITE_BUSY"
+            raise error from None
+
+    def _repeat(self, act: Callable[[], None]) -> None:
+        """Do it until no lock stands in the way, or the deadline for locks is over."""
+        end = None if self.lock_seconds is None else time.monotonic() + self.lock_seconds
+        pause = 0.001
+        while True:
+            try:
+                return act()
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or (end is not None and time.monotonic() >= end):
+                    raise
+            util.await_only(asyncio.sleep(pause * random.uniform(0.5, 1.0)))
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _driver_connection(cursor: Any) -> Any:
+    return cursor._connection  # the adapter's cursor has no public way back to its connection
+
+
+def is_busy(error: BaseException | None) -> bool:
+    """Return whether SQLite refused because somebody else holds a lock."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+registry.register("sqlite.moorage", __name__, MoorageSQLiteDialect.__name__)

@@ -1,0 +1,400 @@
+"""
+The contract between moorage and a backend: all that the author of a connector must read.
+
+A minimal connector is a class with a name and ``get_url``::
+
+    class DuckConnector(DBConnector):
+        name = "duck"
+        contract = 1
+
+        def get_url(self) -> URL:
+            return self.build_url("duck+asyncduck")
+
+Everything else has a default that is right for a plain SQLAlchemy async dialect. A connector
+returns data and answers questions; it never calls back into the layers above it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import URL
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from moorage.errors import (
+    ConnectorImportError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    InsecureConnectionError,
+    SettingsError,
+)
+from moorage.settings import DatabaseSettings, explain
+from moorage.tls import effective_ssl_mode
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "AccessMode",
+    "Capabilities",
+    "ConnectorOptions",
+    "DBConnector",
+    "Diagnosis",
+    "URLParameter",
+]
+
+CONTRACT_VERSION = 1
+"""Number of the contract on this page. It grows only when connectors written before would break."""
+
+AccessMode = Literal["read write", "read only"]
+"""What a session was opened for: a unit of work writes, a read session does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """
+    What a backend can do, as plain facts; core and the tests read them, nobody asks for names.
+
+    The defaults promise nothing that a connector did not say. A field that is added later has a
+    default, so that connectors written before keep their meaning.
+
+    Attributes:
+        networked: It is reached over a network or a socket, so that host, port, user, password
+            and TLS mean something.
+        several_hosts: ``host`` may list several places between which the connector fails over.
+        read_hosts: ``read_host`` is understood.
+        isolation_levels: SQLAlchemy's names of the isolation levels that a unit may ask for.
+        read_only_transactions: A transaction can be opened so that the database refuses writes.
+        savepoints: A transaction can be rolled back to a point inside it.
+        transactional_ddl: CREATE and ALTER are undone by a rollback.
+        single_writer: At most one transaction writes at a time; the others wait.
+    """
+
+    networked: bool = True
+    several_hosts: bool = False
+    read_hosts: bool = False
+    isolation_levels: frozenset[str] = frozenset()
+    read_only_transactions: bool = False
+    savepoints: bool = True
+    transactional_ddl: bool = False
+    single_writer: bool = False
+
+
+class ConnectorOptions(BaseModel):
+    """
+    Base of a connector's own options, read from ``DB_<CONNECTOR>_<OPTION>``.
+
+    Derive a model, give every field a default and a description, and set it as
+    ``options_model``; unknown options are refused with the nearest known name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class URLParameter:
+    """
+    What a parameter behind the ``?`` of ``DB_URL`` stands for.
+
+    Attributes:
+        field: The core setting, or ``options.<name>`` for an option of the connector; empty for a
+            parameter that is understood and needs nothing done.
+        convert: Makes the value of the field from the text, or raises ``ValueError`` with what is
+            wrong with it.
+    """
+
+    field: str
+    convert: Callable[[str], Any] = str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """
+    What a connector makes of an error of its driver.
+
+    Attributes:
+        kind: The class of ``moorage.errors`` that the error becomes an instance of.
+        sentence: What happened, in the user's terms and with the setting that governs it.
+        hint: The next step; empty where there is none.
+        code: The code that decided it (SQLSTATE, errno, result code).
+    """
+
+    kind: type[DatabaseError]
+    sentence: str
+    hint: str = ""
+    code: str = ""
+
+    def to_error(self, orig: BaseException | None = None) -> DatabaseError:
+        """Return the error to raise, for what the driver raised or, without it, for our own."""
+        return self.kind(self.sentence, hint=self.hint, backend_code=self.code, orig=orig)
+
+
+class DBConnector(ABC):
+    """
+    Everything that moorage knows about one backend.
+
+    One instance belongs to one ``Database``. It is built with its settings while the database
+    starts; building it opens nothing.
+
+    Class attributes:
+        name: Lower-case letters, digits and underscores; also the middle of its options'
+            variables (``DB_<NAME>_…``), so it must not be the beginning of a core setting.
+        contract: The :data:`CONTRACT_VERSION` it was written for. Write the number, do not
+            import it.
+        default_port: Port where ``DB_PORT`` is unset; ``None`` for a backend without ports.
+        url_schemes: Schemes of ``DB_URL`` it understands, besides the names it is installed as.
+        capabilities: What the backend can do.
+        options_model: Model of its own options.
+        url_parameters: Parameters of ``DB_URL`` by name; any other is refused.
+
+    Attributes:
+        settings: The settings it was built with.
+        options: Its own options, validated.
+
+    Raises:
+        SettingsError: An option is wrong, or a setting asks for what the backend cannot do.
+    """
+
+    name: ClassVar[str]
+    # What a connector that says nothing was written for: the first contract, for ever.
+    contract: ClassVar[int] = 1
+    default_port: ClassVar[int | None] = None
+    url_schemes: ClassVar[frozenset[str]] = frozenset()
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    options_model: ClassVar[type[ConnectorOptions]] = ConnectorOptions
+    url_parameters: ClassVar[Mapping[str, URLParameter]] = {}
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.settings, self._options_in_url = self._with_url_parameters(settings)
+        self.options: ConnectorOptions = self._validated_options()
+        self._refuse_unsupported_settings()
+
+    @abstractmethod
+    def get_url(self) -> URL:
+        """
+        Return the URL that the engine is created with; most often a call of :meth:`build_url`.
+
+        Called once, before any connection; it must do no I/O.
+        """
+
+    def build_url(self, drivername: str, **overrides: Any) -> URL:
+        """
+        Return a URL made from the settings, with the password in the clear.
+
+        Use it instead of ``URL.create``: a ``SecretStr`` handed to SQLAlchemy logs in with
+        asterisks, and a host with a port glued to it becomes one bogus name.
+
+        Args:
+            drivername: SQLAlchemy's name of dialect and driver, as in ``postgresql+asyncpg``.
+            **overrides: ``username``, ``password``, ``host``, ``port``, ``database`` or ``query``
+                in place of what the settings say; ``None`` leaves a part out.
+        """
+        parts: dict[str, Any] = {"database": self.settings.name}
+        if self.capabilities.networked:
+            place = self.settings.hosts[0]
+            password = self.settings.password
+            parts.update(
+                username=self.settings.user,
+                password=password.get_secret_value() if password is not None else None,
+                host=place.host,
+                port=None if place.is_socket else place.port or self.default_port,
+            )
+        return URL.create(drivername, **{**parts, **overrides})
+
+    def get_engine_args(self) -> dict[str, Any]:
+        """
+        Return keyword arguments for ``create_async_engine``.
+
+        Called once, before any connection; it must do no I/O. Extend the result of ``super()``:
+        it holds the pool that the settings ask for and keeps values out of logs, and replacing it
+        opts out of both.
+        """
+        settings = self.settings
+        return {
+            "poolclass": AsyncAdaptedQueuePool,
+            "pool_size": settings.pool_size,
+            "max_overflow": settings.max_overflow,
+            "pool_timeout": settings.pool_timeout_seconds,
+            "pool_recycle": settings.pool_recycle_seconds,
+            "pool_pre_ping": settings.pool_pre_ping == "always",
+            # The connection used last is the warmest; the others may reach their idle age.
+            "pool_use_lifo": True,
+            "echo": settings.echo,
+            "hide_parameters": not settings.echo,
+            "connect_args": {},
+        }
+
+    def create_engine(self) -> AsyncEngine:
+        """
+        Create the engine; opens no connection.
+
+        Override it to attach the backend's own listeners to the engine of ``super()``. Core adds
+        its own afterwards to whatever is returned.
+
+        Raises:
+            ConnectorImportError: The driver, or SQLAlchemy's dialect for it, is not installed.
+        """
+        try:
+            return create_async_engine(self.get_url(), **self.get_engine_args())
+        except (ImportError, sa_exc.NoSuchModuleError) as error:
+            raise ConnectorImportError(
+                f"connector {self.name!r} cannot load its driver: {error}",
+                hint=f"install the driver: pip install 'moorage-{self.name}'",
+            ) from error
+
+    def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
+        """
+        Return execution options for connections of a session that was opened for ``access``.
+
+        Called once per unit of work and per database for read sessions. An empty mapping (the
+        default) means that such sessions need nothing special, and costs nothing.
+        """
+        return {}
+
+    async def prepare_connection(self, driver_connection: Any) -> None:
+        """
+        Set up a connection of the driver that was just opened, before anybody uses it.
+
+        Runs under the same deadline as opening it; an exception closes the connection. The
+        default does nothing.
+        """
+
+    def classify_error(
+        self, error: BaseException, *, statement: str | None = None
+    ) -> Diagnosis | None:
+        """
+        Say what an error means, by its code and never by its text; ``None`` leaves it as it is.
+
+        Called for each error of the driver while connecting or running a statement. The default
+        knows what the operating system raises while connecting.
+
+        Args:
+            error: What was raised; its ``__cause__`` may be the driver's own exception.
+            statement: The SQL that failed, where there is one.
+        """
+        if statement is not None:
+            return None
+        if isinstance(error, ssl.SSLError):
+            return self.insecure(error.reason or error.strerror or str(error))
+        return self.unreachable(error) if isinstance(error, OSError) else None
+
+    def unreachable(self, error: BaseException) -> Diagnosis:
+        """Return the diagnosis for a server that refused, was not found or did not answer."""
+        settings = self.settings
+        where = settings.host if settings.port is None else f"{settings.host}:{settings.port}"
+        if isinstance(error, TimeoutError):
+            reason = (
+                f"no connection within {settings.connect_timeout_seconds:g} s"
+                f" ({settings.variable('connect_timeout_seconds')})"
+            )
+        else:
+            reason = str(error) or type(error).__name__
+        return Diagnosis(
+            DatabaseUnavailableError,
+            f"the database at {where} ({settings.origin('host')}) cannot be reached: {reason}",
+            f"check that the server runs and that {settings.variable('host')} and"
+            f" {settings.variable('port')} name it",
+        )
+
+    def insecure(self, reason: str) -> Diagnosis:
+        """Return the diagnosis for a server that does not give the TLS that was asked for."""
+        settings = self.settings
+        mode = effective_ssl_mode(settings)
+        why = "" if settings.ssl_mode else ", the default for a host elsewhere"
+        return Diagnosis(
+            InsecureConnectionError,
+            f"the server at {settings.host} does not give the TLS that"
+            f" {settings.variable('ssl_mode')}={mode}{why} asks for: {reason}",
+            f"give its certificate authority in {settings.variable('ssl_ca')}, or, on a network"
+            f" that you trust, choose another {settings.variable('ssl_mode')} (disable, prefer,"
+            " require, verify-ca)",
+        )
+
+    def _with_url_parameters(
+        self, settings: DatabaseSettings
+    ) -> tuple[DatabaseSettings, dict[str, Any]]:
+        """Return the settings, and raw options, with the parameters of the URL folded in."""
+        url = settings.origin("url")
+        problems: list[str] = []
+        options: dict[str, Any] = {}
+        for name, texts in settings.url_query.items():
+            parameter = self.url_parameters.get(name)
+            if parameter is None:
+                near = difflib.get_close_matches(name, self.url_parameters, n=1)
+                known = ", ".join(self.url_parameters) or "none"
+                advice = f"did you mean {near[0]}?" if near else f"it knows {known}"
+                problems.append(
+                    f"{url} has the parameter {name!r}, which connector {self.name!r} does not"
+                    f" know; {advice}"
+                )
+                continue
+            try:
+                value = parameter.convert(",".join(texts))
+            except ValueError as error:
+                problems.append(f"{url} has a parameter {name!r} that {error}")
+                continue
+            field = parameter.field
+            if field.startswith("options."):
+                options[field.removeprefix("options.")] = value
+            elif field and field in settings.model_fields_set and getattr(settings, field) != value:
+                problems.append(
+                    f"{settings.origin(field)} and the parameter {name!r} of {url} disagree;"
+                    " remove one of them"
+                )
+            elif field:
+                settings = settings.replaced(url, **{field: value})
+        if problems:
+            raise SettingsError(problems)
+        return settings, options
+
+    def _validated_options(self) -> ConnectorOptions:
+        alias = self.settings.type
+        raw = {
+            **self._options_in_url,
+            **self.settings.options_for(self.name, *([alias] if alias else [])),
+        }
+        problems: list[str] = []
+        known = self.options_model.model_fields
+        try:
+            return self.options_model.model_validate(raw)
+        except ValidationError as error:
+            for item in error.errors(include_input=False):
+                option = str(item["loc"][0]) if item["loc"] else ""
+                variable = self._option_variable(option)
+                if item["type"] == "extra_forbidden":
+                    near = difflib.get_close_matches(option, known, n=1)
+                    names = ", ".join(self._option_variable(name) for name in known) or "none"
+                    advice = (
+                        f"did you mean {self._option_variable(near[0])}?"
+                        if near
+                        else f"it has {names}"
+                    )
+                    problems.append(f"{variable} is no option of connector {self.name!r}; {advice}")
+                else:
+                    problems.append(explain(self._option_variable, item))
+        raise SettingsError(problems)
+
+    def _option_variable(self, option: str) -> str:
+        return self.settings.variable(f"{self.name}_{option}")
+
+    def _refuse_unsupported_settings(self) -> None:
+        settings, can = self.settings, self.capabilities
+        problems = []
+        if can.networked and len(settings.hosts) > 1 and not can.several_hosts:
+            problems.append(
+                f"{settings.origin('host')} lists {len(settings.hosts)} hosts, and connector"
+                f" {self.name!r} does not fail over between hosts yet; name one host"
+            )
+        if settings.read_host is not None and not can.read_hosts:
+            problems.append(
+                f"{settings.origin('read_host')} is set, and connector {self.name!r} does not use"
+                " read hosts yet; remove it"
+            )
+        if problems:
+            raise SettingsError(problems)

@@ -1,0 +1,251 @@
+"""The life of one engine: made from settings, handed out as sessions, disposed once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from moorage.connector import DBConnector
+from moorage.engine import build_engine
+from moorage.errors import DatabaseDisposedError, DatabaseError
+from moorage.registry import get_connector
+from moorage.settings import DatabaseSettings
+from moorage.unit_of_work import AsyncSessionMaker, UnitOfWork
+
+__all__ = ["Database", "PoolStatistics"]
+
+logger = logging.getLogger("moorage.database")
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 2.0
+_DRAIN_STEP_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """
+    The pool at one moment.
+
+    Attributes:
+        capacity: Most connections that may be open at once.
+        in_use: Connections handed out.
+        idle: Open connections that wait for work.
+    """
+
+    capacity: int
+    in_use: int
+    idle: int
+
+
+class Database:
+    """
+    One database, from its settings to its sessions.
+
+    Making it opens nothing, and needs no running loop; the engine is made on first use, and the
+    first connection with the first statement. Several can live side by side. Leaving
+    ``async with`` disposes it, and a disposed ``Database`` stays disposed.
+
+    Args:
+        settings: Read from the environment if left out.
+        connector: Built from the settings if left out.
+
+    Raises:
+        SettingsError: A setting is wrong.
+        ConnectorError: The connector cannot be found or used.
+    """
+
+    def __init__(
+        self, settings: DatabaseSettings | None = None, *, connector: DBConnector | None = None
+    ) -> None:
+        if connector is None:
+            connector = get_connector(settings or DatabaseSettings())
+        self._connector = connector
+        self._lock = threading.Lock()
+        self._engine: AsyncEngine | None = None
+        self._sessionmaker: AsyncSessionMaker | None = None
+        self._read_sessionmaker: AsyncSessionMaker | None = None
+        self._disposed = False
+
+    def __repr__(self) -> str:
+        state = "disposed" if self._disposed else "started" if self._engine else "not started"
+        return f"<Database {self._connector.name} {state}>"
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        """Return the settings of the connector."""
+        return self._connector.settings
+
+    @property
+    def connector(self) -> DBConnector:
+        """Return the connector that knows the backend."""
+        return self._connector
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """
+        Return the engine, made at the first call; opens no connection.
+
+        Raises:
+            DatabaseDisposedError: The database was disposed.
+            ConnectorImportError: The driver is not installed.
+        """
+        self._refuse_if_disposed()
+        with self._lock:
+            if self._engine is None:
+                self._engine = build_engine(self._connector)
+            return self._engine
+
+    @property
+    def sessionmaker(self) -> AsyncSessionMaker:
+        """
+        Return the factory of sessions; what it makes does not expire on commit.
+
+        Raises:
+            DatabaseDisposedError: The database was disposed.
+        """
+        engine = self.engine
+        with self._lock:
+            if self._sessionmaker is None:
+                self._sessionmaker = async_sessionmaker(engine, expire_on_commit=False)
+            return self._sessionmaker
+
+    def session(self) -> AsyncSession:
+        """
+        Return a new session, to be used as ``async with database.session() as session:``.
+
+        What is not committed when the block ends is rolled back.
+        """
+        return self.sessionmaker()
+
+    def read_session(self) -> AsyncSession:
+        """
+        Return a new session that only reads; the backend refuses writes where it can.
+
+        Whether it can says ``connector.capabilities.read_only_transactions``.
+        """
+        engine = self.engine
+        with self._lock:
+            if self._read_sessionmaker is None:
+                options = self._connector.get_execution_options("read only")
+                self._read_sessionmaker = async_sessionmaker(
+                    engine.execution_options(**options), expire_on_commit=False
+                )
+            return self._read_sessionmaker()
+
+    def unit_of_work(
+        self, *, isolation_level: str | None = None, read_only: bool = False
+    ) -> UnitOfWork:
+        """Return a new unit of work on this database; see :class:`UnitOfWork`."""
+        return UnitOfWork(self.sessionmaker, isolation_level=isolation_level, read_only=read_only)
+
+    async def ping(self) -> None:
+        """
+        Make one round trip to the database.
+
+        Raises:
+            DatabaseError: It cannot be reached, or does not answer.
+        """
+        async with self.engine.connect() as connection:
+            await connection.execute(select(1))
+
+    async def wait_until_ready(self, deadline_seconds: float = 60.0) -> None:
+        """
+        Return as soon as the database answers; for the start of a service.
+
+        Waits with growing, jittered pauses while the server is not reachable or is starting up.
+        What does not pass by itself (a wrong password, a missing database) is raised at once.
+
+        Raises:
+            DatabaseError: The deadline is over, or waiting is of no use; the last failure.
+        """
+        end = time.monotonic() + deadline_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(max(end - time.monotonic(), 0.0)):
+                    return await self.ping()
+            except TimeoutError:
+                diagnosis = self._connector.unreachable(
+                    ConnectionError(f"not ready within {deadline_seconds:g} s")
+                )
+                raise diagnosis.to_error() from None
+            except DatabaseError as error:
+                wait = pause * random.uniform(0.5, 1.0)
+                if not error.is_transient or time.monotonic() + wait >= end:
+                    raise
+                logger.warning("waiting for the database: %s", error.args[0])
+                await asyncio.sleep(wait)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def pool_statistics(self) -> PoolStatistics:
+        """Return the state of the pool; zeros for a pool that keeps no count."""
+        pool = self.engine.pool
+        count = {
+            name: int(getattr(pool, name)()) if hasattr(pool, name) else 0
+            for name in ("size", "checkedout", "checkedin")
+        }
+        overflow = self.settings.max_overflow if count["size"] else 0
+        return PoolStatistics(
+            capacity=count["size"] + overflow, in_use=count["checkedout"], idle=count["checkedin"]
+        )
+
+    async def dispose(self, drain_seconds: float = 5.0) -> None:
+        """
+        Close the database for good; further calls do nothing.
+
+        New sessions are refused at once. Connections in use are waited for, up to
+        ``drain_seconds``; those still busy then are closed when they are returned.
+        """
+        if self._disposed:
+            return
+        self._disposed = True
+        engine = self._engine
+        if engine is None:
+            return
+        end = time.monotonic() + drain_seconds
+        checked_out = getattr(engine.pool, "checkedout", int)
+        while checked_out() and time.monotonic() < end:
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+        if busy := checked_out():
+            logger.warning(
+                "disposed with %d connection(s) still in use after %g s", busy, drain_seconds
+            )
+        await engine.dispose()
+
+    def abandon(self) -> None:
+        """
+        Let go of all connections without a word to the server, as a forked child must.
+
+        The connections belong to the parent process, which goes on using them.
+        """
+        self._disposed = True
+        if self._engine is not None:
+            self._engine.sync_engine.dispose(close=False)
+
+    async def __aenter__(self) -> Self:
+        self._refuse_if_disposed()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.dispose()
+
+    def _refuse_if_disposed(self) -> None:
+        if self._disposed:
+            raise DatabaseDisposedError(
+                "this Database was disposed and opens no further connection",
+                hint="make a new Database(settings); dispose it where the application ends",
+            )

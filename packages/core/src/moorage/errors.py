@@ -1,0 +1,321 @@
+"""
+The one tree of errors of all moorage packages.
+
+::
+
+    MoorageError
+    ├── SettingsError                  (also ValueError) a setting is wrong, or two disagree
+    ├── ConnectorError                 a connector cannot be used
+    │   ├── ConnectorNotFoundError     (also LookupError, ValueError) nothing installed has the name
+    │   ├── ConnectorConflictError     (also LookupError) two distributions claim the name
+    │   ├── ConnectorImportError       (also ImportError) installed, but it or its driver fails to load
+    │   └── ConnectorContractError     (also TypeError) loaded, but it breaks the contract
+    │       └── ContractVersionError   written for another contract number
+    ├── LifecycleError                 (also RuntimeError) used at a time when it cannot work
+    │   ├── DatabaseDisposedError      the Database was disposed
+    │   └── UnitOfWorkError            a unit of work was used twice, or ended before it began
+    └── DatabaseError                  the database, or the way to it, failed
+        ├── ConnectError               no connection could be made
+        │   ├── DatabaseUnavailableError   refused, not resolved, starting up, deadline over: may pass
+        │   ├── AuthenticationError        user, password or access rule: will not pass by itself
+        │   ├── DatabaseMissingError       the server answers, the database is not there
+        │   └── InsecureConnectionError    TLS was asked for and not given
+        ├── SerializationError         the transaction collided with another one: run it again
+        ├── LockTimeoutError           a lock was not had within its deadline
+        ├── ReadOnlyError              a write where only reads are possible
+        └── DataError                  a value that the column cannot hold
+
+Errors of the database are raised as an instance of a class above **and** of the class that
+SQLAlchemy would have raised for this very error on this driver, so that ``except
+sqlalchemy.exc.OperationalError`` keeps working. The second base is added on demand by
+:func:`blend`; the class is made once per pair and survives pickle and copy.
+
+Every error carries ``hint`` (the next step) and the class attribute ``anchor``, the name of its
+section in the documentation's page of errors. No message contains a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import exc as sa_exc
+
+__all__ = [
+    "AuthenticationError",
+    "ConnectError",
+    "ConnectorConflictError",
+    "ConnectorContractError",
+    "ConnectorError",
+    "ConnectorImportError",
+    "ConnectorNotFoundError",
+    "ContractVersionError",
+    "DataError",
+    "DatabaseDisposedError",
+    "DatabaseError",
+    "DatabaseMissingError",
+    "DatabaseUnavailableError",
+    "InsecureConnectionError",
+    "LifecycleError",
+    "LockTimeoutError",
+    "MoorageError",
+    "ReadOnlyError",
+    "SerializationError",
+    "SettingsError",
+    "UnitOfWorkError",
+]
+
+
+class MoorageError(Exception):
+    """
+    Base of everything that moorage raises.
+
+    Attributes:
+        hint: The next step, as a sentence; empty where there is none to give.
+        anchor: Name of the section in the documentation's page of errors.
+    """
+
+    anchor: ClassVar[str] = "moorage"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Tracebacks show the path that users import from, not the file it happens to live in.
+        if cls.__module__ == __name__:
+            cls.__module__ = "moorage"
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}\n  Next step: {self.hint}" if self.hint else message
+
+
+MoorageError.__module__ = "moorage"
+
+
+class SettingsError(MoorageError, ValueError):
+    """
+    One or more settings are wrong, or two of them disagree.
+
+    Raised while settings are built or checked against a connector, before any connection.
+
+    Attributes:
+        problems: One sentence per problem; each begins with the variable's name.
+    """
+
+    anchor = "settings"
+
+    def __init__(self, problems: str | tuple[str, ...] | list[str], *, hint: str = "") -> None:
+        found = (problems,) if isinstance(problems, str) else tuple(problems)
+        if len(found) == 1:
+            message = found[0]
+        else:
+            lines = "".join(f"\n  - {problem}" for problem in found)
+            message = f"{len(found)} settings are wrong:{lines}"
+        super().__init__(message, hint=hint)
+        self.problems = found
+
+    def errors(self) -> list[dict[str, str]]:
+        """
+        Return the problems as data, in the manner of pydantic, without the values.
+
+        Each item has ``variable`` (the environment variable's name) and ``msg``; the input itself
+        is left out because it may be a secret.
+        """
+        return [{"variable": p.partition(" ")[0].rstrip(":"), "msg": p} for p in self.problems]
+
+
+class ConnectorError(MoorageError):
+    """A connector cannot be used."""
+
+    anchor = "connector"
+
+
+class ConnectorNotFoundError(ConnectorError, LookupError, ValueError):
+    """No installed distribution publishes a connector of this name."""
+
+    anchor = "connector-not-found"
+
+
+class ConnectorConflictError(ConnectorError, LookupError):
+    """Two distributions publish different connectors under one name."""
+
+    anchor = "connector-conflict"
+
+
+class ConnectorImportError(ConnectorError, ImportError):
+    """The connector is installed, but it or its driver does not import."""
+
+    anchor = "connector-import"
+
+
+class ConnectorContractError(ConnectorError, TypeError):
+    """The object behind the entry point does not keep the contract of ``DBConnector``."""
+
+    anchor = "connector-contract"
+
+
+class ContractVersionError(ConnectorContractError):
+    """The connector was written for a contract number that this core does not speak."""
+
+    anchor = "contract-version"
+
+
+class LifecycleError(MoorageError, RuntimeError):
+    """Something was used at a time of its life when it cannot work."""
+
+    anchor = "lifecycle"
+
+
+class DatabaseDisposedError(LifecycleError):
+    """The ``Database`` was disposed; it opens no further session."""
+
+    anchor = "database-disposed"
+
+
+class UnitOfWorkError(LifecycleError):
+    """A unit of work was begun twice, ended before it began, or ended twice."""
+
+    anchor = "unit-of-work"
+
+
+class DatabaseError(MoorageError):
+    """
+    The database, or the way to it, failed.
+
+    What is raised is always an instance of this class and of a class of ``sqlalchemy.exc``.
+
+    Attributes:
+        backend_code: The code that decided the class: SQLSTATE, errno, or SQLite's extended
+            result code by name; empty where the failure has none.
+        is_transient: Whether the same work, run again as a whole, may succeed.
+        orig: What the driver (or the operating system) raised.
+    """
+
+    anchor = "database"
+    is_transient: ClassVar[bool] = False
+    backend_code: str = ""
+    orig: BaseException | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        backend_code: str = "",
+        orig: BaseException | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.backend_code = backend_code
+        self.orig = orig
+
+
+class ConnectError(DatabaseError):
+    """No connection could be made."""
+
+    anchor = "connect"
+
+
+class DatabaseUnavailableError(ConnectError):
+    """The server cannot be reached, is starting up, or did not answer in time; it may later."""
+
+    anchor = "database-unavailable"
+    is_transient = True
+
+
+class AuthenticationError(ConnectError):
+    """The server refused the user, the password or the origin of the connection."""
+
+    anchor = "authentication"
+
+
+class DatabaseMissingError(ConnectError):
+    """The server (or the folder) is there, the database is not."""
+
+    anchor = "database-missing"
+
+
+class InsecureConnectionError(ConnectError):
+    """TLS was asked for, and the server did not give it or could not prove who it is."""
+
+    anchor = "insecure-connection"
+
+
+class SerializationError(DatabaseError):
+    """The transaction collided with another one and was undone; run the whole unit again."""
+
+    anchor = "serialization"
+    is_transient = True
+
+
+class LockTimeoutError(DatabaseError):
+    """A lock was not had within ``lock_timeout_seconds``."""
+
+    anchor = "lock-timeout"
+    is_transient = True
+
+
+class ReadOnlyError(DatabaseError):
+    """A write reached a session, a file or a server on which only reads are possible."""
+
+    anchor = "read-only"
+
+
+class DataError(DatabaseError):
+    """A value cannot be held by its column."""
+
+    anchor = "data"
+
+
+_blended: dict[tuple[type[DatabaseError], type[sa_exc.SQLAlchemyError]], type[DatabaseError]] = {}
+
+
+def _blended_class(
+    ours: type[DatabaseError], theirs: type[sa_exc.SQLAlchemyError]
+) -> type[DatabaseError]:
+    """Return the one class that derives from both, made at the first call for the pair."""
+    if (known := _blended.get((ours, theirs))) is not None:
+        return known
+    # `code` is SQLAlchemy's link to its own page of errors, and would be printed after our hint.
+    members: dict[str, Any] = {
+        "__module__": ours.__module__,
+        "__qualname__": ours.__qualname__,
+        "__reduce__": _reduce,
+        "_moorage_parts": (ours, theirs),
+        "code": None,
+    }
+    # setdefault: of two threads that come here at once, both get the same class.
+    return _blended.setdefault((ours, theirs), type(ours.__name__, (ours, theirs), members))
+
+
+def _reduce(self: DatabaseError) -> tuple[Any, ...]:
+    ours, theirs = type(self)._moorage_parts  # type: ignore[attr-defined]  # set by _blended_class
+    return _rebuild, (ours, theirs, self.args, self.__dict__)
+
+
+def _rebuild(
+    ours: type[DatabaseError],
+    theirs: type[sa_exc.SQLAlchemyError],
+    args: tuple[Any, ...],
+    state: dict[str, Any],
+) -> DatabaseError:
+    cls = _blended_class(ours, theirs)
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def blend(ours: DatabaseError, theirs: sa_exc.SQLAlchemyError) -> DatabaseError:
+    """
+    Return an error that is an instance of the classes of both arguments.
+
+    Called where an error of the driver becomes one of ours. The result carries the message, hint
+    and code of ``ours`` and the statement, parameters and ``connection_invalidated`` of
+    ``theirs``; ``except`` clauses for either class catch it.
+    """
+    state = {**theirs.__dict__, **ours.__dict__}
+    state.pop("code", None)
+    state["orig"] = getattr(theirs, "orig", None) or ours.orig
+    return _rebuild(type(ours), type(theirs), ours.args, state)

@@ -1,0 +1,84 @@
+"""
+One vocabulary of TLS for every driver: the five modes of libpq, turned into an ``SSLContext``.
+
+Drivers disagree about TLS to the point of danger: some take ``require`` for "verified", some
+ignore a wrong word, one sends the password in the clear when the server does not offer TLS.
+Connectors therefore ask here what was asked for, and check afterwards that they got it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moorage.address import is_loopback
+from moorage.errors import SettingsError
+from moorage.settings import DatabaseSettings, SSLMode
+
+__all__ = ["effective_ssl_mode", "make_ssl_context"]
+
+
+def effective_ssl_mode(settings: DatabaseSettings) -> SSLMode:
+    """
+    Return the mode that holds for these settings.
+
+    Unset means ``prefer`` where every host is on this machine, and ``verify-full`` elsewhere: a
+    connection that leaves the machine without a proof of the server's identity is somebody's
+    decision, not our default.
+    """
+    if settings.ssl_mode is not None:
+        return settings.ssl_mode
+    if all(is_loopback(place.host) for place in settings.hosts):
+        return "prefer"
+    return "verify-full"
+
+
+def make_ssl_context(
+    settings: DatabaseSettings, mode: SSLMode | None = None
+) -> ssl.SSLContext | None:
+    """
+    Return the context for these settings, or ``None`` for ``disable``.
+
+    ``prefer`` and ``require`` encrypt without checking who answers, ``verify-ca`` checks the
+    certificate, ``verify-full`` its host name too. Reads the certificate files.
+
+    Raises:
+        SettingsError: A certificate file cannot be read, or a key was given without certificate.
+    """
+    chosen = mode or effective_ssl_mode(settings)
+    if chosen == "disable":
+        return None
+    if settings.ssl_key is not None and settings.ssl_cert is None:
+        raise SettingsError(
+            f"{settings.origin('ssl_key')} is set without {settings.variable('ssl_cert')};"
+            " a key is of use only with its certificate"
+        )
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    if chosen in {"prefer", "require"}:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif chosen == "verify-ca":
+        context.check_hostname = False
+    if settings.ssl_ca is not None and context.verify_mode is not ssl.CERT_NONE:
+        # Only the given authority counts: a pinned CA beside the system's would pin nothing.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = chosen == "verify-full"
+        with _readable(settings, "ssl_ca"):
+            context.load_verify_locations(cafile=settings.ssl_ca)
+    if settings.ssl_cert is not None:
+        with _readable(settings, "ssl_cert"):
+            context.load_cert_chain(settings.ssl_cert, settings.ssl_key)
+    return context
+
+
+@contextmanager
+def _readable(settings: DatabaseSettings, field: str) -> Iterator[None]:
+    """Turn a failure to read a certificate file into an error that names the variable."""
+    try:
+        yield
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"{settings.origin(field)} names {getattr(settings, field)}, which cannot be used"
+            f" ({error.strerror or type(error).__name__}); give a readable PEM file"
+        ) from error

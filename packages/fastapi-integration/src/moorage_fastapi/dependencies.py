@@ -1,0 +1,128 @@
+"""
+Sessions and units of work of a request, as dependencies.
+
+FastAPI runs the end of a ``yield`` dependency after the response was sent, so that a commit there
+fails behind the back of a client that has its 200, and a stream keeps its connection. Only
+``scope="function"`` ends earlier, and that is the choice of whoever writes ``Depends``. Therefore
+the public dependencies here are plain coroutines on top of one private generator that carries the
+scope: however they are asked for, they end after the response was serialised and before it is
+sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends
+from moorage import Database, UnitOfWork
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import HTTPConnection
+
+from moorage_fastapi.lifespan import database_of
+
+__all__ = [
+    "DBReadSession",
+    "DBSession",
+    "DBUnitOfWork",
+    "get_db_session",
+    "get_read_session",
+    "get_unit_of_work",
+]
+
+
+class RequestWork:
+    """
+    What one request does with one database: one session, and a unit of work if anybody asks.
+
+    Session and unit share the session, so that an object loaded by an authentication dependency
+    and changed in the handler is stored with the rest.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._session: AsyncSession | None = None
+        self._unit: UnitOfWork | None = None
+
+    @property
+    def session(self) -> AsyncSession:
+        """Return the request's session, made when it is first asked for."""
+        if self._session is None:
+            self._session = self._database.session()
+        return self._session
+
+    async def unit(self) -> UnitOfWork:
+        """Return the request's unit of work, begun when it is first asked for."""
+        if self._unit is None:
+            session = self.session
+            self._unit = UnitOfWork(lambda: session)
+            await self._unit.begin()
+        return self._unit
+
+    async def end(self, exc: BaseException | None = None) -> None:
+        """Commit the unit if there is one and nothing was raised; close the session."""
+        if self._unit is not None:
+            await self._unit.end(exc)
+        elif self._session is not None:
+            await self._session.close()
+
+
+async def _request_work(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
+    work = RequestWork(database_of(connection))
+    try:
+        yield work
+    except BaseException as exc:
+        await work.end(exc)
+        raise
+    await work.end()
+
+
+_Work = Annotated[RequestWork, Depends(_request_work, scope="function")]
+
+
+async def get_db_session(work: _Work) -> AsyncSession:
+    """
+    Return the session of the request: ``session: AsyncSession = Depends(get_db_session)``.
+
+    It is closed after the response was serialised and before it is sent; what was not committed
+    is rolled back. If anything in the request asks for :func:`get_unit_of_work`, this is its
+    session and is committed with it.
+    """
+    return work.session
+
+
+async def get_unit_of_work(work: _Work) -> UnitOfWork:
+    """
+    Return the unit of work of the request: ``unit: UnitOfWork = Depends(get_unit_of_work)``.
+
+    It commits after the response was serialised and before it is sent, so that a commit that
+    fails is never a 2xx. Any exception, ``HTTPException`` included, rolls back; a response that
+    is returned commits, whatever its status.
+    """
+    return await work.unit()
+
+
+async def _read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    async with database_of(connection).read_session() as session:
+        yield session
+
+
+async def get_read_session(
+    session: Annotated[AsyncSession, Depends(_read_session, scope="function")],
+) -> AsyncSession:
+    """
+    Return a session of its own that only reads; the database refuses writes where it can.
+
+    It ends as early as the session of :func:`get_db_session`.
+    """
+    return session
+
+
+DBSession = Annotated[AsyncSession, Depends(get_db_session)]
+"""The session of the request."""
+
+DBUnitOfWork = Annotated[UnitOfWork, Depends(get_unit_of_work)]
+"""The unit of work of the request."""
+
+DBReadSession = Annotated[AsyncSession, Depends(get_read_session)]
+"""A session of the request that only reads."""
