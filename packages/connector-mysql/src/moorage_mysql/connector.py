@@ -170,7 +170,6 @@ class MySQLConnector(DBConnector):
         # two have other names for the same limit. One statement is one round trip.
         return (
             f"SET SESSION sql_mode='{self.options.sql_mode}', time_zone='+00:00',"
-            f" collation_connection='{self.options.collation}',"
             f" innodb_lock_wait_timeout={lock}, lock_wait_timeout={lock}"
             f" /*M!100301 , max_statement_time={seconds:g}, idle_transaction_timeout={idle} */"
             f" /*!80000 , max_execution_time={round(seconds * 1000)} */"

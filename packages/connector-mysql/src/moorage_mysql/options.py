@@ -8,16 +8,12 @@ from pydantic import Field
 
 from moorage import ConnectorOptions
 
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 Words = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*$")]
 
 
 class MySQLOptions(ConnectorOptions):
     """What can be chosen about MySQL and MariaDB beyond the core settings."""
 
-    collation: Word = Field(
-        "utf8mb4_unicode_ci", description="Collation of the connection, of character set utf8mb4."
-    )
     sql_mode: Words = Field(
         "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
         "NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY",

@@ -125,7 +125,8 @@ class PostgresConnector(DBConnector):
         """Say what an error means by its SQLSTATE."""
         state = str(getattr(error, "sqlstate", None) or "")
         if state:
-            return self._diagnose(state, error)
+            # The adapter's own text carries the class of the driver's error on some versions.
+            return self._diagnose(state, str(error.__cause__ or error))
         if statement is None and type(error) is ConnectionError:
             # The one error that asyncpg raises bare: the server answered "no" to TLS.
             return self.insecure("it does not offer TLS")
@@ -160,14 +161,14 @@ class PostgresConnector(DBConnector):
             server["search_path"] = self.options.search_path
         return {**server, **self.options.server_settings}
 
-    def _diagnose(self, state: str, error: BaseException) -> Diagnosis | None:
+    def _diagnose(self, state: str, text: str) -> Diagnosis | None:
         settings = self.settings
         match state:
             case "28P01" | "28000":
                 return Diagnosis(
                     AuthenticationError,
                     f"the server at {settings.host} refused user {settings.user!r}"
-                    f" ({settings.origin('user')}): {error}",
+                    f" ({settings.origin('user')}): {text}",
                     f"check {settings.variable('user')} and {settings.variable('password')}, and"
                     " the server's pg_hba.conf",
                     state,
@@ -183,7 +184,7 @@ class PostgresConnector(DBConnector):
             case "57P03" | "53300":
                 return Diagnosis(
                     DatabaseUnavailableError,
-                    f"the server at {settings.host} takes no connection now: {error}",
+                    f"the server at {settings.host} takes no connection now: {text}",
                     "wait for it to start; if it has too many clients, lower"
                     f" {settings.variable('pool_size')} and {settings.variable('max_overflow')}",
                     state,
@@ -191,7 +192,7 @@ class PostgresConnector(DBConnector):
             case "40001" | "40P01":
                 return Diagnosis(
                     SerializationError,
-                    f"the transaction collided with another one and was undone: {error}",
+                    f"the transaction collided with another one and was undone: {text}",
                     "run the whole unit of work again",
                     state,
                 )
@@ -206,13 +207,13 @@ class PostgresConnector(DBConnector):
             case "25006":
                 return Diagnosis(
                     ReadOnlyError,
-                    f"a write reached a session or a server that only reads: {error}",
+                    f"a write reached a session or a server that only reads: {text}",
                     "use database.session() or a unit of work for writing",
                     state,
                 )
         if state.startswith("22"):
             return Diagnosis(
-                DataError, f"a value does not fit: {error}", "correct the value", state
+                DataError, f"a value does not fit: {text}", "correct the value", state
             )
         return None
 

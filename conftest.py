@@ -1,0 +1,3 @@
+"""Fixtures for every test of the repository, one file per concern."""
+
+pytest_plugins = ["tests.fix_scale", "tests.fix_backend"]

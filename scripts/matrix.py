@@ -1,0 +1,218 @@
+"""
+Run the cells of the test matrix and report on all of them.
+
+Each argument is one part of a cell's name; a cell runs when its name has them all::
+
+    python scripts/matrix.py                  every cell
+    python scripts/matrix.py mysql 2.1        MySQL on SQLAlchemy 2.1, on every Python
+    python scripts/matrix.py --long py3.11    full counts, only the tests marked `scaled`
+
+The servers are started once for all cells. hatch's own loop stops at the first red cell and calls
+a run in which everything was skipped a success; this one does neither.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a script's own folder is on the path, the tree's root is not
+
+from hatch_plugins import MISSING  # noqa: E402
+from tests.servers import BACKENDS, ServerUnavailable, throwaway, url_variable  # noqa: E402
+
+HATCH = (sys.executable, "-m", "hatch")
+LOGS = ROOT / ".tools" / "logs"
+# hatch environments are prepared one at a time: two installs at once would fight for two cores
+# and for the editable builds of the same members.
+PREPARING = threading.Lock()
+NO_TESTS_SELECTED = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One environment of the matrix."""
+
+    name: str
+    python: str
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts of the name that a selection may ask for."""
+        environment, _, variant = self.name.partition(".")
+        return frozenset({environment, *variant.split("-")})
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The servers that the cell needs."""
+        is_all = self.name.startswith("all.")
+        return frozenset(name for name in BACKENDS if is_all or name in self.parts)
+
+    @property
+    def paths(self) -> list[str]:
+        """The test folders that the cell runs."""
+        if self.name.startswith("all."):
+            return ["tests/all_connectors"]
+        backend = self.name.rpartition("-")[2]
+        packages = ("core", "fastapi-integration", f"connector-{backend}")
+        folders = [f"packages/{package}/tests" for package in packages]
+        return [folder for folder in (*folders, "tests/matrix") if (ROOT / folder).is_dir()]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a cell ended."""
+
+    cell: Cell
+    verdict: str
+    summary: str
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.cell.name:28} {self.verdict:8} {self.seconds:6.1f} s  {self.summary}"
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Read the command line."""
+    parser = ArgumentParser(description=__doc__.partition("\n\n")[0].strip() if __doc__ else "")
+    parser.add_argument("parts", nargs="*", help="parts of a cell's name, all of which must match")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at once (default: 2)")
+    parser.add_argument("--long", action="store_true", help="full counts of the scaled tests")
+    return parser.parse_args(arguments)
+
+
+def add_pyenv_interpreters() -> None:
+    """Append pyenv's interpreters to PATH: hatch looks there only, and a shim hides all but one."""
+    pyenv = shutil.which("pyenv")
+    if pyenv is None:
+        return
+    done = subprocess.run([pyenv, "root"], stdout=subprocess.PIPE, text=True, check=False)
+    found = sorted(Path(done.stdout.strip()).glob("versions/3.1[1-9]*/bin"))
+    os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, found)])
+
+
+def all_cells() -> list[Cell]:
+    """Ask hatch for the cells, in the order of the matrix."""
+    shown = subprocess.check_output([*HATCH, "env", "show", "--json"], cwd=ROOT, text=True)
+    return [
+        Cell(name, config.get("python", ""))
+        for name, config in json.loads(shown).items()
+        if name.startswith(("test.", "all."))
+    ]
+
+
+def select(cells: Iterable[Cell], parts: Sequence[str]) -> list[Cell]:
+    """Return the cells whose names have all parts; a plain ``3.11`` means a Python too."""
+    wanted = {part if part in {"2.0", "2.1"} else re.sub(r"^3\.", "py3.", part) for part in parts}
+    return [cell for cell in cells if wanted <= cell.parts]
+
+
+def run(cell: Cell, environment: dict[str, str], is_long: bool) -> Result:
+    """Prepare a cell's environment, run its tests, keep the output in a log."""
+    if cell.python.endswith(MISSING):
+        return Result(cell, "skipped", f"Python {cell.python.removesuffix(MISSING)} is missing")
+    began = time.monotonic()
+    options = ["-m", "scaled", "-o", "timeout=1800"] if is_long else []
+    with log_path(cell).open("w") as log:
+
+        def call(*command: str) -> int:
+            argv = [*HATCH, "--no-color", "env", *command]
+            return subprocess.call(
+                argv,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+        with PREPARING:
+            status = call("run", "-e", cell.name, "--", "python", "--version")
+        if status == 0:
+            status = call("run", "-e", cell.name, "--", "pytest", *options, *cell.paths)
+    summary = last_line(log_path(cell))
+    nothing_to_do = is_long and status == NO_TESTS_SELECTED
+    verdict = "ok" if status == 0 else "no tests" if nothing_to_do else "FAILED"
+    return Result(cell, verdict, summary, time.monotonic() - began)
+
+
+def log_path(cell: Cell) -> Path:
+    """Return the file that keeps the output of a cell."""
+    return LOGS / f"{cell.name}.log"
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that says something: pytest's summary, if all went well."""
+    lines = [line.strip(" =") for line in log.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "no output")
+
+
+def cell_environment(servers: dict[str, str], is_long: bool) -> dict[str, str]:
+    """Return the variables of all cells: the servers' URLs, and none of the user's settings."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("DB_") and name != "DATABASE_URL"
+    }
+    return {**kept, **servers, "MOORAGE_TEST_SCALE": "full" if is_long else "small"}
+
+
+def report(results: Sequence[Result]) -> int:
+    """Print the table and return the exit status."""
+    print("\nmatrix:")
+    for result in results:
+        print(f"  {result}")
+    verdicts = [result.verdict for result in results]
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
+    if not {"ok", "FAILED"} & set(verdicts):
+        print(f"matrix: {counts}: nothing was tested, which is a failure")
+        return 1
+    print(f"matrix: {counts}")
+    return 1 if "FAILED" in verdicts else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the selected cells."""
+    options = parse(arguments)
+    add_pyenv_interpreters()
+    cells = select(all_cells(), options.parts)
+    if not cells:
+        print(f"no cell matches {' '.join(options.parts)}")
+        return 1
+    LOGS.mkdir(parents=True, exist_ok=True)
+    runnable = [cell for cell in cells if not cell.python.endswith(MISSING)]
+    needed = {name for cell in runnable for name in cell.servers}
+    finished: dict[str, Result] = {}
+    with ExitStack() as stack:
+        urls = {}
+        for backend in (name for name in BACKENDS if name in needed):
+            try:
+                urls[url_variable(backend)] = stack.enter_context(throwaway(backend)).url
+            except ServerUnavailable as error:
+                # The cells run all the same: their tests fail with this message, others pass.
+                print(error, flush=True)
+        environment = cell_environment(urls, options.long)
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, options.jobs)))
+        futures = [pool.submit(run, cell, environment, options.long) for cell in cells]
+        for future in as_completed(futures):
+            result = future.result()
+            finished[result.cell.name] = result
+            print(result, flush=True)
+            if result.verdict == "FAILED":
+                print(log_path(result.cell).read_text(errors="replace"), flush=True)
+    return report([finished[cell.name] for cell in cells])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
