@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import uuid
 from collections.abc import Mapping
@@ -25,15 +24,10 @@ from moorage import (
     SerializationError,
     SettingsError,
 )
-from moorage_sqlite.dialect import DRIVER_NAME
+from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, WRITE_REFUSED
 from moorage_sqlite.options import SQLiteOptions
-from moorage_sqlite.transactions import (
-    READ_ONLY,
-    READ_WRITE,
-    TAKE_READ_LOCK,
-    first_word,
-    manage_transactions,
-)
+from moorage_sqlite.statements import first_word
+from moorage_sqlite.transactions import READ_WRITE, TAKE_READ_LOCK, manage_transactions
 from moorage_sqlite.write_queue import WriteQueue
 
 __all__ = ["SQLiteConnector"]
@@ -144,6 +138,13 @@ class SQLiteConnector(DBConnector):
         match code & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return self._diagnose_lock(name, statement)
+            case sqlite3.SQLITE_READONLY if name == WRITE_REFUSED:
+                return Diagnosis(
+                    ReadOnlyError,
+                    "a write reached a session that only reads",
+                    "use database.session() or a unit of work for writing",
+                    name,
+                )
             case sqlite3.SQLITE_READONLY:
                 return Diagnosis(
                     ReadOnlyError,
@@ -207,12 +208,6 @@ class SQLiteConnector(DBConnector):
             )
 
     async def _set_journal_mode(self, driver_connection: Any) -> None:
-        if Path(self.path).exists() and not _writable(self.path):
-            # SQLite opens such a file for reading without a word and fails at the first write.
-            error = sqlite3.OperationalError("attempt to write a readonly database")
-            error.sqlite_errorcode = sqlite3.SQLITE_READONLY
-            error.sqlite_errorname = "SQLITE_READONLY"
-            raise error
         # SQLITE_BUSY is possible in spite of the busy timeout while another process switches the
         # mode of a new file; the deadline of connecting bounds the loop.
         while True:
@@ -235,8 +230,3 @@ class SQLiteConnector(DBConnector):
         if keeper is not None:
             with contextlib.suppress(sqlite3.Error):
                 keeper.close()
-
-
-def _writable(path: str) -> bool:
-    effective = os.access in os.supports_effective_ids
-    return os.access(path, os.W_OK, effective_ids=effective)

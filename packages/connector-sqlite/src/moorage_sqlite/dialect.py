@@ -9,10 +9,12 @@ and ROLLBACK cost no thread hop where nothing is open, and give the place in the
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import util
@@ -20,19 +22,34 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
+from moorage_sqlite.statements import first_word, writes
 from moorage_sqlite.write_queue import WriteQueue
 
-__all__ = ["BEGIN_IMMEDIATE", "DRIVER_NAME", "READ_LOCK", "MoorageSQLiteDialect", "is_busy"]
+__all__ = [
+    "BEGIN_IMMEDIATE",
+    "DRIVER_NAME",
+    "READ_LOCK",
+    "READ_ONLY",
+    "WRITE_REFUSED",
+    "MoorageSQLiteDialect",
+]
 
 DRIVER_NAME = "sqlite+moorage"
 
 BEGIN_IMMEDIATE = "BEGIN IMMEDIATE"
 """Opens a transaction and takes the write lock; waits in the queue, then for other processes."""
 
+READ_ONLY = "moorage_sqlite_read_only"
+"""Execution option of read sessions: begin deferred and refuse statements that write."""
+
+WRITE_REFUSED = "MOORAGE_READ_ONLY_SESSION"
+"""Name of the error that a write in such a session ends with, beside SQLite's own names."""
+
 READ_LOCK = "SELECT 1 FROM sqlite_master LIMIT 1"
 """Takes the read lock of a transaction that was opened deferred."""
 
 _LONGEST_PAUSE_SECONDS = 0.02
+_TRANSACTION_WORDS = frozenset({"begin", "commit", "rollback", "savepoint", "release", "pragma"})
 
 
 class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
@@ -58,6 +75,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         """Run a statement; the ones that only take a lock are repeated until they have it."""
+        _refuse_write(statement, context)
         if statement == BEGIN_IMMEDIATE:
             self._queue_up(cursor)
         elif statement != READ_LOCK:
@@ -72,6 +90,13 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         except BaseException:
             self.write_queue.release(_driver_connection(cursor))
             raise
+
+    def do_executemany(
+        self, cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
+        """Run a statement for each of many rows."""
+        _refuse_write(statement, context)
+        super().do_executemany(cursor, statement, parameters, context)
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """Commit what is open; wait for readers where they stand in the way."""
@@ -121,10 +146,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
             util.await_only(wait())
         except TimeoutError:
             # What a wait inside SQLite ends with, so that one place explains both.
-            error = sqlite3.OperationalError("database is locked")
-            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-            error.sqlite_errorname = "SQLITE_BUSY"
-            raise error from None
+            raise _error("database is locked", sqlite3.SQLITE_BUSY, "SQLITE_BUSY") from None
 
     def _repeat(self, act: Callable[[], None]) -> None:
         """Do it until no lock stands in the way, or the deadline for locks is over."""
@@ -134,7 +156,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
             try:
                 return act()
             except sqlite3.OperationalError as error:
-                if not is_busy(error) or (end is not None and time.monotonic() >= end):
+                if not _is_busy(error) or (end is not None and time.monotonic() >= end):
                     raise
             util.await_only(asyncio.sleep(pause * random.uniform(0.5, 1.0)))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -144,7 +166,33 @@ def _driver_connection(cursor: Any) -> Any:
     return cursor._connection  # the adapter's cursor has no public way back to its connection
 
 
-def is_busy(error: BaseException | None) -> bool:
+def _refuse_write(statement: str, context: Any) -> None:
+    if context is None or first_word(statement) in _TRANSACTION_WORDS or not writes(statement):
+        return
+    if context.root_connection.get_execution_options().get(READ_ONLY):
+        raise _error("a write in a read session", sqlite3.SQLITE_READONLY, WRITE_REFUSED)
+
+
+def _refuse_unusable_file(path: Path) -> None:
+    # SQLite would find out by itself, but too late: the driver has started a thread by then that
+    # outlives a short-lived loop, and a read-only file is opened without a word.
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        raise _error("unable to open database file", sqlite3.SQLITE_CANTOPEN, "SQLITE_CANTOPEN")
+    effective = os.access in os.supports_effective_ids
+    if path.exists() and not os.access(path, os.W_OK, effective_ids=effective):
+        raise _error(
+            "attempt to write a readonly database", sqlite3.SQLITE_READONLY, "SQLITE_READONLY"
+        )
+
+
+def _error(text: str, code: int, name: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    error.sqlite_errorname = name
+    return error
+
+
+def _is_busy(error: BaseException | None) -> bool:
     """Return whether SQLite refused because somebody else holds a lock."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY

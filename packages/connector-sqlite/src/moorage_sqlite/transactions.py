@@ -10,22 +10,18 @@ written cannot be saved by waiting; SQLite says so, and the error becomes a ``Se
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy import exc as sa_exc
 
-from moorage import ReadOnlyError
-from moorage_sqlite.dialect import BEGIN_IMMEDIATE, READ_LOCK
+from moorage_sqlite.dialect import BEGIN_IMMEDIATE, READ_LOCK, READ_ONLY
+from moorage_sqlite.statements import first_word, writes
 
-__all__ = ["READ_ONLY", "READ_WRITE", "TAKE_READ_LOCK", "manage_transactions"]
+__all__ = ["READ_WRITE", "TAKE_READ_LOCK", "manage_transactions"]
 
 READ_WRITE = "moorage_sqlite_read_write"
 """Execution option of units of work: take the write lock at the beginning."""
-
-READ_ONLY = "moorage_sqlite_read_only"
-"""Execution option of read sessions: begin deferred and refuse statements that write."""
 
 TAKE_READ_LOCK = "moorage_sqlite_take_read_lock"
 """
@@ -38,30 +34,6 @@ taken first, it can be waited for without blocking a thread.
 # Key in `Connection.info`, which lives as long as the driver's connection.
 _STATE = "moorage_sqlite_transaction"
 _PENDING, _SENDING, _OPEN, _AUTOCOMMIT = "pending", "sending", "open", "autocommit"
-
-_COMMENTS = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*", re.DOTALL)
-_WRITING_WORD = re.compile(r"\b(insert|update|delete|replace)\b", re.IGNORECASE)
-_READING = frozenset({"select", "values", "explain"})
-
-
-def first_word(statement: str) -> str:
-    """Return the first key word of a statement in lower case, comments skipped."""
-    rest = _COMMENTS.sub("", statement, count=1)
-    match = re.match(r"[A-Za-z]+", rest)
-    return match.group().lower() if match else ""
-
-
-def writes(statement: str) -> bool:
-    """
-    Return whether a statement may write.
-
-    Whatever is not known to read counts as writing: the lock that is taken too early costs a
-    wait, the one that is taken too late costs the transaction.
-    """
-    word = first_word(statement)
-    if word == "with":
-        return _WRITING_WORD.search(statement) is not None
-    return word not in _READING
 
 
 def manage_transactions(engine: Engine) -> None:
@@ -83,11 +55,10 @@ def _begin_with_first_statement(
     context: object,
     executemany: bool,
 ) -> None:
-    state = connection.info.get(_STATE)
+    info = connection.info  # asked for once: after a lost connection it cannot be had any more
+    state = info.get(_STATE)
     options = connection.get_execution_options()
     word = first_word(statement)
-    if options.get(READ_ONLY) and word != "pragma" and writes(statement) and state != _SENDING:
-        _refuse_write(statement)
     if state in {_SENDING, _AUTOCOMMIT, None}:
         return
     adapter: Any = connection.connection.dbapi_connection
@@ -103,19 +74,12 @@ def _begin_with_first_statement(
     if word == "pragma":
         return  # most of them mean nothing, or something else, inside a transaction
     immediate = options.get(READ_WRITE) or (not options.get(READ_ONLY) and writes(statement))
-    connection.info[_STATE] = _SENDING
+    info[_STATE] = _SENDING
     try:
         connection.exec_driver_sql(BEGIN_IMMEDIATE if immediate else "BEGIN")
         if not immediate and options.get(TAKE_READ_LOCK):
             connection.exec_driver_sql(READ_LOCK)
     except BaseException:
-        connection.info[_STATE] = _PENDING
+        info[_STATE] = _PENDING
         raise
-    connection.info[_STATE] = _OPEN
-
-
-def _refuse_write(statement: str) -> None:
-    raise ReadOnlyError(
-        f"a {first_word(statement).upper()} reached a session that only reads",
-        hint="use database.session() or a unit of work for writing",
-    )
+    info[_STATE] = _OPEN

@@ -8,10 +8,10 @@ the first and understands the second. Nothing here opens or resolves anything.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from urllib.parse import parse_qsl, unquote
 
 __all__ = ["Address", "HostPort", "is_loopback", "parse_address", "parse_hosts"]
@@ -61,11 +61,13 @@ class Address:
 
 def is_loopback(host: str) -> bool:
     """Return whether traffic to ``host`` stays on this machine, judged by its spelling alone."""
-    return (
-        host.startswith(("/", "127."))
-        or host in {"localhost", "::1"}
-        or host.endswith(".localhost")
-    )
+    if host.startswith("/"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # Not by a prefix: 127.example.com is a name like any other.
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
 
 
 def parse_hosts(text: str) -> tuple[HostPort, ...]:
@@ -95,15 +97,25 @@ def _parse_host(item: str) -> HostPort:
         host, bracket, rest = item[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             raise ValueError("has a '[' that does not enclose an IPv6 address")
-        return HostPort(host, _parse_port(rest[1:]) if rest else None)
+        return HostPort(_ipv6(host), _parse_port(rest[1:]) if rest else None)
     if item.count(":") > 1:
-        return HostPort(item)
+        return HostPort(_ipv6(item))
     host, colon, port = item.partition(":")
     if not host:
         raise ValueError("has a port but no host")
     if not re.fullmatch(r"[A-Za-z0-9._-]+", host):
         raise ValueError("has a character that no host name has")
     return HostPort(host, _parse_port(port) if colon else None)
+
+
+def _ipv6(text: str) -> str:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        error = ValueError(f"has ':' or '[' but no IPv6 address; if it is none, {_ESCAPE}")
+    else:
+        return text
+    raise error  # not inside: the original repeats the text, which may be a password
 
 
 def _parse_port(text: str) -> int:
@@ -132,8 +144,10 @@ def parse_address(text: str) -> Address:
     scheme, _, driver = match["scheme"].lower().partition("+")
     rest, _, query_text = match["rest"].partition("?")
     authority, _, path = rest.partition("/")
-    if authority and "@" not in authority and "@" in rest + query_text and ":" in authority:
-        raise ValueError(f"has a '/' or '?' before its '@'; {_ESCAPE}")
+    tail = path + query_text
+    if "@" in tail and (authority or ":" in tail.partition("@")[0]):
+        # A password with a '/' or '?': what looks like the host is a part of it.
+        raise ValueError(f"has an '@' behind a '/' or '?'; {_ESCAPE}")
     userinfo, _, host_text = authority.rpartition("@")
     if "@" in userinfo:
         raise ValueError(f"has an '@' too many, so that its host is unclear; {_ESCAPE}")
@@ -148,6 +162,6 @@ def parse_address(text: str) -> Address:
         host_text=unquote(host_text),
         user=unquote(user) or None,
         name=unquote(path) or None,
-        query=MappingProxyType(query),
+        query=query,
         password=unquote(password) if colon else None,
     )

@@ -90,6 +90,11 @@ class Database:
         return self._connector
 
     @property
+    def disposed(self) -> bool:
+        """Whether :meth:`dispose` was called; it stays so."""
+        return self._disposed
+
+    @property
     def engine(self) -> AsyncEngine:
         """
         Return the engine, made at the first call; opens no connection.

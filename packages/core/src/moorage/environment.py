@@ -20,16 +20,19 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from moorage.address import Address, parse_address, parse_hosts
-from moorage.errors import SettingsError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 # What a URL stands for, besides its query and scheme.
 _PARTS = ("host", "port", "user", "password", "name")
-_SECRETS = ("password", "url")
-# Kubernetes injects these for a service that is called like the prefix; nobody typed them.
-_SERVICE_LINK = re.compile(r"^(service_host|service_port(_\w+)?|port_\d+_(tcp|udp)(_\w+)?)$")
+_SECRETS = frozenset({"password", "url"})
+# Kubernetes injects these for services that are called like the prefix, or that begin with it
+# (`db`, `db-postgresql`); nobody typed them.
+_SERVICE_LINK = re.compile(
+    r"^(\w+_)?(service_host|service_port(_\w+)?|port_\d+_(tcp|udp|sctp)(_\w+)?)$"
+)
+_SERVICE_LINK_VALUE = re.compile(r"^(tcp|udp|sctp)://")
 _NAME = re.compile(r"^[a-z][a-z0-9]*$")
 
 
@@ -46,12 +49,14 @@ class Reading:
         origins: Field to the name that a user knows it by (``DB_HOST``, ``DB_HOST in .env``).
         leftovers: Variables under the prefix that are no core field: lower case, prefix removed.
         address: The URL taken apart, if there was one.
+        problems: What is wrong already, one sentence each; reported with what validation finds.
     """
 
     prefix: str = field(default="DB_", compare=False)
     origins: dict[str, str] = field(default_factory=dict, compare=False)
     leftovers: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     address: Address | None = field(default=None, compare=False)
+    problems: list[str] = field(default_factory=list, compare=False)
 
     def variable(self, name: str) -> str:
         """Return the environment variable of a field, or of a connector's option."""
@@ -81,10 +86,9 @@ class LayeredSource(PydanticBaseSettingsSource):
         self._arguments = arguments
         self._variables = {
             "": _variables(environment),
-            " in .env": _variables(dotenv),
+            f" in {getattr(dotenv, 'env_file', '.env')}": _variables(dotenv),
         }
         self._prefix = str(getattr(environment, "env_prefix", "DB_"))
-        self._problems: list[str] = []
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Satisfy the base class; values are found for all fields together in ``__call__``."""
@@ -99,12 +103,16 @@ class LayeredSource(PydanticBaseSettingsSource):
         for name, value in arguments.items():
             values[name] = value
             reading.origins[name] = f"argument {name}"
+        decided = set(arguments)
+        if arguments.get("url") is not None:
+            # An argument beats the environment, so parts that linger there do not count.
+            decided.update(_PARTS)
         for suffix, variables in self._variables.items():
-            found = self._layer(variables, suffix, fields, reading)
+            found = self._layer(variables, suffix, decided, reading)
             for name, (value, origin) in found.items():
-                if name not in values:
-                    values[name] = value
-                    reading.origins[name] = origin
+                values[name] = value
+                reading.origins[name] = origin
+            decided.update(found)
         if self._prefix.lower() == "db_" and "url" not in values:
             for suffix, variables in self._variables.items():
                 if url := variables.get("database_url"):
@@ -112,108 +120,106 @@ class LayeredSource(PydanticBaseSettingsSource):
                     reading.origins["url"] = f"DATABASE_URL{suffix}"
                     break
         if values.get("url") is not None:
-            self._spread_url(values, arguments, reading)
-        if self._problems:
-            raise SettingsError(self._problems)
+            _spread_url(values, reading)
         return values
 
     def _layer(
         self,
         variables: Mapping[str, str],
         suffix: str,
-        fields: frozenset[str],
+        decided: set[str],
         reading: Reading,
     ) -> dict[str, tuple[Any, str]]:
-        """Return one source's values by field, each with the name that a user knows it by."""
+        """
+        Return one source's values by field, each with the name that a user knows it by.
+
+        What a source that beats this one has decided is not even looked at.
+        """
         found: dict[str, tuple[Any, str]] = {}
+        fields = self.settings_cls.model_fields.keys() - {"connector_options"}
         prefix = self._prefix.lower()
         for variable, value in variables.items():
-            if not variable.startswith(prefix):
-                continue
             name = variable.removeprefix(prefix)
-            if name in fields and name != "connector_options":
+            if not variable.startswith(prefix) or name in decided:
+                continue
+            origin = f"{variable.upper()}{suffix}"
+            secret = name.removesuffix("_file")
+            if name in fields:
                 if value:
-                    found[name] = (value, f"{variable.upper()}{suffix}")
+                    found[name] = (value, origin)
                 elif name == "name":
-                    # Elsewhere an empty variable means "not set", as compose files write it; an
-                    # empty database name has been seen to connect to a database called like the user.
-                    self._problems.append(
-                        f"{variable.upper()}{suffix} is empty; write the database's name, or remove the"
-                        " variable"
+                    # Elsewhere an empty variable means "not set", as compose files write it; with
+                    # an empty database name drivers connect to one that is called like the user.
+                    reading.problems.append(
+                        f"{origin} is empty; write the database's name, or remove the variable"
                     )
-            elif name.removesuffix("_file") in _SECRETS:
-                if value:
-                    self._secret_file(found, name.removesuffix("_file"), value, suffix, variables)
-            elif prefix:
+            elif secret in _SECRETS:
+                if value and secret not in decided:
+                    try:
+                        found[secret] = (_read_secret(value), origin)
+                    except ValueError as error:
+                        reading.problems.append(f"{origin} {error}")
+                    if variables.get(f"{prefix}{secret}"):
+                        reading.problems.append(
+                            f"{origin} and {reading.variable(secret)} are both set; keep one"
+                            " of them"
+                        )
+            elif prefix and value and not _is_service_link(name, value):
                 reading.leftovers.setdefault(name, value)
         return found
 
-    def _secret_file(
-        self,
-        found: dict[str, tuple[Any, str]],
-        name: str,
-        path: str,
-        suffix: str,
-        variables: Mapping[str, str],
-    ) -> None:
-        prefix = self._prefix.lower()
-        variable = f"{prefix}{name}_file".upper()
-        if variables.get(f"{prefix}{name}"):
-            self._problems.append(
-                f"{variable}{suffix} and {variable.removesuffix('_FILE')} are both set; keep one of them"
-            )
-            return
-        try:
-            # Editors end a file with a line break, which is no part of the secret.
-            secret = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            self._problems.append(
-                f"{variable}{suffix} names the file {path}, which cannot be read ({reason}); mount"
-                " the secret there, or correct the path"
-            )
-            return
-        if not secret:
-            self._problems.append(f"{variable}{suffix} names the file {path}, which is empty")
-            return
-        found[name] = (secret, f"{variable}{suffix}")
 
-    def _spread_url(
-        self, values: dict[str, Any], arguments: Mapping[str, Any], reading: Reading
-    ) -> None:
-        """Fill the fields that a URL stands for, unless a field that was set says otherwise."""
-        origin = reading.origins["url"]
-        if "url" in arguments:
-            # An argument beats the environment, so parts that linger there do not count.
-            for part in _PARTS:
-                if part not in arguments:
-                    values.pop(part, None)
-        try:
-            address = parse_address(_plain(values["url"]))
-        except ValueError as error:
-            self._problems.append(f"{origin} {error}")
-            return
-        reading.address = address
-        port = address.hosts[0].port if len(address.hosts) == 1 else None
-        parts = {
-            "host": address.host_text or None,
-            "port": port,
-            "user": address.user,
-            "password": address.password,
-            "name": address.name,
-        }
-        if len(address.hosts) == 1:
-            parts["host"] = address.hosts[0].host
-        for part, in_url in parts.items():
-            if in_url is None:
-                continue
-            if part not in values:
-                values[part] = in_url
-                reading.origins[part] = origin
-            elif not _agree(part, values[part], in_url, port):
-                self._problems.append(
-                    f"{reading.origin(part)} and {origin} disagree about the {part}; remove one of them"
-                )
+def _read_secret(path: str) -> str:
+    # Somebody may have put the secret itself where its path belongs.
+    shown = f"the file {path}" if path.startswith("/") else "a file"
+    try:
+        # Editors end a file with a line break, which is no part of the secret.
+        secret = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ValueError(
+            f"names {shown}, which cannot be read ({reason}); mount the secret there, or correct"
+            " the path"
+        ) from None
+    if not secret:
+        raise ValueError(f"names {shown}, which is empty; write the secret into it")
+    return secret
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Return whether Kubernetes set a variable; a service's own port holds a URL."""
+    return bool(_SERVICE_LINK.match(name) or _SERVICE_LINK_VALUE.match(value))
+
+
+def _spread_url(values: dict[str, Any], reading: Reading) -> None:
+    """Fill the fields that a URL stands for, unless a field that was set says otherwise."""
+    origin = reading.origins["url"]
+    try:
+        address = parse_address(_plain(values["url"]))
+    except ValueError as error:
+        reading.problems.append(f"{origin} {error}")
+        return
+    reading.address = address
+    only = address.hosts[0] if len(address.hosts) == 1 else None
+    parts: dict[str, Any] = {
+        "host": only.host if only else address.host_text or None,
+        "port": only.port if only else None,
+        "user": address.user,
+        "password": address.password,
+        "name": address.name,
+    }
+    for part, in_url in parts.items():
+        if in_url is None:
+            continue
+        if part not in values:
+            values[part] = in_url
+            reading.origins[part] = origin
+        elif not _agree(part, values[part], in_url, parts["port"]):
+            reading.problems.append(
+                f"{reading.origin(part)} and {origin} disagree about the {part}; remove one of them"
+            )
+            if part == "host":
+                parts["port"] = None  # it belongs to the host that does not count
 
 
 def _variables(source: PydanticBaseSettingsSource) -> dict[str, str]:
@@ -226,6 +232,10 @@ def _plain(value: Any) -> str:
 
 
 def _agree(part: str, value: Any, in_url: object, url_port: int | None) -> bool:
+    if part == "port":
+        text = str(value).strip()
+        # What is wrong with abc or tcp://… is said by the field's own validation.
+        return not text.isdecimal() or int(text) == in_url
     if part != "host":
         return _plain(value) == str(in_url)
     try:
@@ -233,7 +243,8 @@ def _agree(part: str, value: Any, in_url: object, url_port: int | None) -> bool:
     except ValueError:
         return True  # the field's own validation says what is wrong with it
     if len(ours) == len(theirs) == 1:
-        return ours[0].host == theirs[0].host and ours[0].port in {None, url_port}
+        ports = {ours[0].port, url_port}
+        return ours[0].host == theirs[0].host and (None in ports or len(ports) == 1)
     return ours == theirs
 
 
@@ -248,12 +259,12 @@ def unknown_variables(
     ``DB_<WORD>_…`` that does not look like a slip of a core field.
     """
     known = sorted(set(fields) - {"connector_options"})
-    candidates = [*known, *(f"{name}_file" for name in _SECRETS)]
+    candidates = [*known, *(f"{name}_file" for name in sorted(_SECRETS))]
     owners = set(connector_names)
     sentences = []
     for name in sorted(reading.leftovers):
         owner, underscore, option = name.partition("_")
-        if _SERVICE_LINK.match(name) or any(name.startswith(f"{other}_") for other in owners):
+        if any(name.startswith(f"{other}_") for other in owners):
             continue
         near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.75)
         maybe_option = bool(underscore and option) and _NAME.match(owner) is not None

@@ -8,7 +8,7 @@ The one tree of errors of all moorage packages.
     ├── ConnectorError                 a connector cannot be used
     │   ├── ConnectorNotFoundError     (also LookupError, ValueError) nothing installed has the name
     │   ├── ConnectorConflictError     (also LookupError) two distributions claim the name
-    │   ├── ConnectorImportError       (also ImportError) installed, but it or its driver fails to load
+    │   ├── ConnectorImportError       (also ImportError) it, or its driver, does not load
     │   └── ConnectorContractError     (also TypeError) loaded, but it breaks the contract
     │       └── ContractVersionError   written for another contract number
     ├── LifecycleError                 (also RuntimeError) used at a time when it cannot work
@@ -16,7 +16,7 @@ The one tree of errors of all moorage packages.
     │   └── UnitOfWorkError            a unit of work was used twice, or ended before it began
     └── DatabaseError                  the database, or the way to it, failed
         ├── ConnectError               no connection could be made
-        │   ├── DatabaseUnavailableError   refused, not resolved, starting up, deadline over: may pass
+        │   ├── DatabaseUnavailableError   refused, not resolved, starting up, too late: may pass
         │   ├── AuthenticationError        user, password or access rule: will not pass by itself
         │   ├── DatabaseMissingError       the server answers, the database is not there
         │   └── InsecureConnectionError    TLS was asked for and not given
@@ -120,10 +120,13 @@ class SettingsError(MoorageError, ValueError):
         """
         Return the problems as data, in the manner of pydantic, without the values.
 
-        Each item has ``variable`` (the environment variable's name) and ``msg``; the input itself
-        is left out because it may be a secret.
+        Each item has ``variable`` (the name of the environment variable, or of the argument) and
+        ``msg``; the input itself is left out because it may be a secret.
         """
-        return [{"variable": p.partition(" ")[0].rstrip(":"), "msg": p} for p in self.problems]
+        return [
+            {"variable": p.removeprefix("argument ").partition(" ")[0], "msg": p}
+            for p in self.problems
+        ]
 
 
 class ConnectorError(MoorageError):

@@ -8,6 +8,7 @@ import socket
 __all__ = ["enable_keepalive"]
 
 _PROBES = 3
+_LONGEST_IDLE_SECONDS = 32_767  # Linux takes no more
 
 
 def enable_keepalive(transport: asyncio.BaseTransport, idle_seconds: float) -> None:
@@ -25,7 +26,7 @@ def enable_keepalive(transport: asyncio.BaseTransport, idle_seconds: float) -> N
     sock = transport.get_extra_info("socket")
     if sock is None or idle_seconds <= 0 or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
-    idle = max(1, round(idle_seconds))
+    idle = min(max(1, round(idle_seconds)), _LONGEST_IDLE_SECONDS)
     options = {
         "TCP_KEEPIDLE": idle,
         "TCP_KEEPALIVE": idle,  # its name on macOS

@@ -7,6 +7,7 @@ installed distributions and imports the one connector that was asked for.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import re
@@ -50,6 +51,8 @@ _INSTALL_HINTS = {
     "mariadb": "moorage-mysql",
     "sqlite": "moorage-sqlite",
 }
+
+_REPORT = "report it to its authors, or see the documentation: writing a connector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +98,19 @@ class ConnectorRegistry:
             ConnectorContractError: The class does not keep the contract.
             ConnectorConflictError: Another class is registered under the name.
         """
-        _check_contract(connector, f"{connector!r}, registered in code")
+        source = f"{connector!r}, registered in code,"
+        _check_contract(connector, source)
+        names = names or (connector.name,)
         with self._lock:
-            for name in names or (connector.name,):
+            for name in names:
+                _check_name(name, source)
                 other = self._registered.get(name, connector)
                 if other is not connector:
                     raise ConnectorConflictError(
                         f"{name!r} is registered already, as {other!r}",
                         hint="unregister_connector() it first, or choose another name",
                     )
-                self._registered[name] = connector
+            self._registered.update(dict.fromkeys(names, connector))
 
     def unregister(self, *names: str) -> None:
         """Forget connectors registered in code; names that are not registered are ignored."""
@@ -142,12 +148,15 @@ class ConnectorRegistry:
             ConnectorImportError: Its module, or its driver, does not import.
             ConnectorContractError: What was loaded does not keep the contract.
         """
+        return self._find(name)
+
+    def _find(self, name: str, reason: str = "") -> type[DBConnector]:
         with self._lock:
             if (known := self._registered.get(name) or self._loaded.get(name)) is not None:
                 return known
             points = self._scan().get(name, ())
             if not points:
-                raise self._not_found(name)
+                raise self._not_found(f"there is no connector {name!r}", name, reason)
             if len({point.value for point in points}) > 1:
                 claims = " and ".join(
                     sorted(f"{_distribution(point)[0]} ({point.value})" for point in points)
@@ -174,7 +183,7 @@ class ConnectorRegistry:
                 refuses a setting.
         """
         name, reason = self._choose(settings)
-        cls = self.find(name)
+        cls = self._find(name, reason)
         self._check_scheme(settings, name, cls)
         points = self._scan().get(name, ()) if name not in self._registered else ()
         source = " ".join(_distribution(points[0])) if points else "registered in code"
@@ -183,7 +192,7 @@ class ConnectorRegistry:
 
     def _choose(self, settings: DatabaseSettings) -> tuple[str, str]:
         if settings.type is not None:
-            return settings.type, f"{settings.origin('type')} says so"
+            return settings.type, f"{settings.origin('type')} asks for it"
         if settings.url_scheme is not None:
             return settings.url_scheme, f"{settings.origin('url')} begins with it"
         variable = settings.variable("type")
@@ -195,16 +204,14 @@ class ConnectorRegistry:
             reason = f"{variable} is unset and {distribution or 'this process'} publishes no other"
             if len(names) == 1:
                 return names.pop(), reason
-            named_alike = sorted(
-                (name for name in names if distribution.replace("-", "_").endswith(f"_{name}")),
-                key=len,
-            )
+            spelling = re.sub(r"[-_.]+", "_", distribution).lower()
+            named_alike = sorted((n for n in names if spelling.endswith(f"_{n}")), key=len)
             if named_alike:
                 return named_alike[-1], reason
         if "postgres" in names:
             return "postgres", f"{variable} is unset and postgres is the default"
         if not names:
-            raise self._not_found("postgres", f"{variable} is unset and no connector is installed")
+            raise self._not_found(f"{variable} is unset and there is no connector", "postgres")
         raise ConnectorNotFoundError(
             f"{variable} is unset, and these connectors are installed: {', '.join(sorted(names))}",
             hint=f"set {variable} to one of them",
@@ -239,20 +246,19 @@ class ConnectorRegistry:
                 self._scanned = {name: tuple(points) for name, points in found.items()}
             return self._scanned
 
-    def _not_found(self, name: str, what: str = "") -> ConnectorNotFoundError:
+    def _not_found(self, what: str, name: str, reason: str = "") -> ConnectorNotFoundError:
         names = sorted({item.name for item in self.installed()})
         have = f"installed: {', '.join(names)}" if names else "none is installed"
+        why = f"{reason}; " if reason else ""
         package = _INSTALL_HINTS.get(name)
         if package is not None:
             hint = f"pip install {package}"
         else:
             hint = (
-                "correct the name, or install the distribution that publishes it"
+                "correct the name, or pip install the distribution that publishes it"
                 f" ({', '.join(sorted(set(_INSTALL_HINTS.values())))} are ours)"
             )
-        return ConnectorNotFoundError(
-            f"{what or f'there is no connector {name!r}'} ({have})", hint=hint
-        )
+        return ConnectorNotFoundError(f"{what} ({why}{have})", hint=hint)
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
@@ -265,30 +271,35 @@ def _load(point: EntryPoint) -> type[DBConnector]:
     distribution, version = _distribution(point)
     source = f"connector {point.name!r} of {distribution} {version}"
     try:
-        loaded = point.load()
-    except ImportError as error:
-        missing = f" (no module {error.name!r})" if isinstance(error, ModuleNotFoundError) else ""
+        importlib.import_module(point.module)
+    except Exception as error:
         raise ConnectorImportError(
-            f"{source} is installed but does not import{missing}: {error}",
+            f"{source} is installed but does not import: {type(error).__name__}: {error}",
             hint=f"reinstall it with what it needs: pip install --force-reinstall {distribution}",
         ) from error
+    try:
+        loaded = point.load()
     except AttributeError as error:
         raise ConnectorContractError(
             f"{source} names {point.value}, where there is no such attribute",
             hint=f"report it to the authors of {distribution}",
         ) from error
     _check_contract(loaded, source)
+    _check_name(point.name, source)
     connector: type[DBConnector] = loaded
     return connector
 
 
 def _check_contract(loaded: object, source: str) -> None:
     """Refuse an object that is no usable connector class, naming its source and the member."""
-    report = "report it to its authors, or see the documentation: writing a connector"
     if not (inspect.isclass(loaded) and issubclass(loaded, DBConnector)):
         raise ConnectorContractError(
             f"{source} is {type(loaded).__name__} {loaded!r}, not a subclass of DBConnector",
-            hint=report,
+            hint=_REPORT,
+        )
+    if not isinstance(loaded.contract, int):
+        raise ConnectorContractError(
+            f"{source} has the contract {loaded.contract!r}, which is no number", hint=_REPORT
         )
     if loaded.contract != CONTRACT_VERSION:
         older = loaded.contract < CONTRACT_VERSION
@@ -299,19 +310,23 @@ def _check_contract(loaded: object, source: str) -> None:
         )
     missing = sorted(getattr(loaded, "__abstractmethods__", ()))
     if missing:
-        raise ConnectorContractError(f"{source} does not define {', '.join(missing)}", hint=report)
-    name = getattr(loaded, "name", None)
+        raise ConnectorContractError(f"{source} does not define {', '.join(missing)}", hint=_REPORT)
+    _check_name(getattr(loaded, "name", None), source)
+
+
+def _check_name(name: object, source: str) -> None:
+    """Refuse a name under which a connector's options could not be read from variables."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ConnectorContractError(
             f"{source} has the name {name!r}; lower-case letters, digits and underscores are"
             " allowed, beginning with a letter",
-            hint=report,
+            hint=_REPORT,
         )
     if (taken := _core_field_beginning_with(name, DatabaseSettings.model_fields)) is not None:
         raise ConnectorContractError(
             f"{source} has the name {name!r}, which is the beginning of the core setting"
             f" {taken!r}: its options could not be told from it",
-            hint=report,
+            hint=_REPORT,
         )
 
 

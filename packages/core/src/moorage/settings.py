@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -16,8 +17,8 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -78,7 +79,8 @@ class DatabaseSettings(BaseSettings):
     )
     host: str = Field(
         "localhost",
-        description="Host name, address or socket path; several, comma-separated, where the connector fails over.",
+        description="Host name, address or socket path; several, comma-separated, where the"
+        " connector fails over.",
     )
     read_host: str | None = Field(
         None, description="Hosts that serve reads, where the connector supports it."
@@ -113,7 +115,8 @@ class DatabaseSettings(BaseSettings):
 
     ssl_mode: SSLMode | None = Field(
         None,
-        description="`disable`, `prefer`, `require`, `verify-ca`, `verify-full`; unset: `prefer` on loopback, else `verify-full`.",
+        description="`disable`, `prefer`, `require`, `verify-ca`, `verify-full`; unset: `prefer`"
+        " on loopback, else `verify-full`.",
     )
     ssl_ca: Path | None = Field(
         None, description="File of trusted certificates (PEM); unset: the system's."
@@ -137,7 +140,8 @@ class DatabaseSettings(BaseSettings):
 
     keepalive_idle_seconds: Seconds = Field(
         30.0,
-        description="Silence after which TCP asks whether the peer is still there; 0: the kernel's default.",
+        description="Silence after which TCP asks whether the peer is still there; 0: the"
+        " kernel's default.",
     )
 
     application_name: str = Field(
@@ -145,13 +149,15 @@ class DatabaseSettings(BaseSettings):
     )
     echo: bool = Field(
         False,
-        description="Log every statement with its values; otherwise values are hidden, in errors too.",
+        description="Log every statement with its values; otherwise values are hidden, in errors"
+        " too.",
     )
 
     connector_options: Mapping[str, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="Options of the connector, by name; in the environment `DB_<CONNECTOR>_<OPTION>`.",
+        description="Options of the connector, by name; in the environment"
+        " `DB_<CONNECTOR>_<OPTION>`.",
     )
 
     _reading: Reading = PrivateAttr(default_factory=Reading)
@@ -164,10 +170,13 @@ class DatabaseSettings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             problems = [explain(reading.origin, item) for item in error.errors(include_input=False)]
+        except UnicodeDecodeError:
+            problems = [f"{values.get('_env_file', '.env')} is not UTF-8 text; save it as UTF-8"]
         finally:
             current_reading.reset(token)
+        problems = [*reading.problems, *problems]
         if problems:
-            # Outside of the except block: pydantic's error holds the values, so that it must not
+            # Outside of the except block: what was caught holds the values, so that it must not
             # travel along as __context__.
             raise SettingsError(problems)
         self._reading = reading
@@ -205,7 +214,12 @@ class DatabaseSettings(BaseSettings):
     @field_validator("type", mode="before")
     @classmethod
     def _type_is_a_name(cls, value: object) -> object:
-        return value.strip().lower() if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        name = value.strip().lower()
+        if not re.fullmatch(r"[a-z0-9_.-]+", name):
+            raise ValueError("is no connector's name; write a name such as postgres, not a URL")
+        return name
 
     @field_validator("port", mode="before")
     @classmethod
@@ -232,19 +246,17 @@ class DatabaseSettings(BaseSettings):
             raise ValueError("is empty; write the database's name, or remove the variable")
         return value
 
-    @model_validator(mode="after")
-    def _ports_agree(self) -> Self:
-        places = parse_hosts(self.host)
-        if len(places) == 1 and places[0].port not in {None, self.port} and self.port is not None:
+    @field_validator("port")
+    @classmethod
+    def _ports_agree(cls, value: int | None, info: ValidationInfo) -> int | None:
+        places = parse_hosts(info.data["host"]) if "host" in info.data else ()
+        if value is not None and len(places) == 1 and places[0].port not in {None, value}:
             raise ValueError("and the port written behind the host disagree; remove one of them")
-        return self
+        return value
 
     @property
     def hosts(self) -> tuple[HostPort, ...]:
-        """Return ``host`` taken apart; the ports of the URL or of ``port`` where none is written."""
-        address = self._reading.address
-        if address is not None and len(address.hosts) > 1 and self.host == address.host_text:
-            return address.hosts
+        """Return ``host`` taken apart, with ``port`` where none is written behind a host."""
         return tuple(HostPort(h.host, h.port or self.port) for h in parse_hosts(self.host))
 
     @property
@@ -260,7 +272,7 @@ class DatabaseSettings(BaseSettings):
     @property
     def url_query(self) -> Mapping[str, tuple[str, ...]]:
         """Return the parameters behind the ``?`` of the URL; the connector translates them."""
-        return self._reading.address.query if self._reading.address else MappingProxyType({})
+        return MappingProxyType(self._reading.address.query if self._reading.address else {})
 
     def variable(self, field: str) -> str:
         """Return the name of the environment variable of a field or of a connector's option."""
@@ -280,7 +292,7 @@ class DatabaseSettings(BaseSettings):
         for name in names:
             start = f"{name}_"
             for variable, value in self._reading.leftovers.items():
-                if variable.startswith(start) and value:
+                if variable.startswith(start):
                     options.setdefault(variable.removeprefix(start), value)
         return {**options, **self.connector_options}
 
@@ -341,8 +353,7 @@ def explain(origin: Callable[[str], str], item: Mapping[str, Any]) -> str:
         origin: Gives the name that a user knows a field by.
         item: One of ``ValidationError.errors(include_input=False)``.
     """
-    # Only the check of host against port speaks for the whole.
-    name = ".".join(str(part) for part in item["loc"]) or "port"
+    name = ".".join(str(part) for part in item["loc"])
     context = item.get("ctx", {})
     template = _ADVICE.get(item["type"])
     if item["type"] == "value_error":
@@ -351,4 +362,5 @@ def explain(origin: Callable[[str], str], item: Mapping[str, Any]) -> str:
         what = template.format_map(context)
     else:
         what = f"is wrong: {item['msg']}"
-    return f"{origin(name)} {what}"
+    # A validator of the whole, as a connector's options may have, names the fields itself.
+    return f"{origin(name)} {what}" if name else what

@@ -67,8 +67,13 @@ def make_ssl_context(
         with _readable(settings, "ssl_ca"):
             context.load_verify_locations(cafile=settings.ssl_ca)
     if settings.ssl_cert is not None:
+        if settings.ssl_key is not None:
+            # load_cert_chain() does not say which of the two files is missing.
+            with _readable(settings, "ssl_key"):
+                settings.ssl_key.read_bytes()
         with _readable(settings, "ssl_cert"):
-            context.load_cert_chain(settings.ssl_cert, settings.ssl_key)
+            # Without a password OpenSSL would ask the terminal for one, and wait.
+            context.load_cert_chain(settings.ssl_cert, settings.ssl_key, password="")
     return context
 
 
@@ -78,7 +83,10 @@ def _readable(settings: DatabaseSettings, field: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ssl.SSLError) as error:
+        advice = "give a readable PEM file"
+        if field == "ssl_cert":
+            advice += f", and in {settings.variable('ssl_key')} its own key without passphrase"
         raise SettingsError(
             f"{settings.origin(field)} names {getattr(settings, field)}, which cannot be used"
-            f" ({error.strerror or type(error).__name__}); give a readable PEM file"
+            f" ({error.strerror or type(error).__name__}); {advice}"
         ) from error
