@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+
 from moorage import Database, DatabaseSettings
 
 DatabaseFactory = Callable[..., Database]

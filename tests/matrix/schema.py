@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from moorage import Database
 from sqlalchemy import ForeignKey, String, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from moorage import Database
 
 
 class Base(DeclarativeBase):

@@ -3,6 +3,9 @@
 import asyncio
 
 import pytest
+from sqlalchemy import exc as sa_exc
+from sqlalchemy import select, text
+
 from moorage import (
     AuthenticationError,
     ConnectError,
@@ -13,9 +16,6 @@ from moorage import (
     ReadOnlyError,
     UnitOfWork,
 )
-from sqlalchemy import exc as sa_exc
-from sqlalchemy import select, text
-
 from tests.fix_database import DatabaseFactory
 from tests.matrix.schema import Account, balances, count_accounts, create_tables
 

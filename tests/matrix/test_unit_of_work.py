@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from moorage import Database, ReadOnlyError, SettingsError, UnitOfWork, UnitOfWorkError
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from moorage import Database, ReadOnlyError, SettingsError, UnitOfWork, UnitOfWorkError
 from tests.fix_database import DatabaseFactory
 from tests.fix_scale import Scale
 from tests.matrix.schema import Account, balances, count_accounts, create_tables

@@ -3,8 +3,9 @@
 import asyncio
 import sys
 
-from moorage import Database, DatabaseSettings
 from sqlalchemy import text
+
+from moorage import Database, DatabaseSettings
 
 
 async def main(name: str, times: int) -> None:

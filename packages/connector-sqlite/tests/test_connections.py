@@ -7,6 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import exc as sa_exc
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
 from moorage import (
     Database,
     DatabaseMissingError,
@@ -15,9 +19,6 @@ from moorage import (
     SettingsError,
 )
 from moorage_sqlite import SQLiteConnector
-from sqlalchemy import exc as sa_exc
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 TABLES = (
     "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
@@ -109,9 +110,8 @@ async def test_memory_outlives_its_connections_and_ends_with_its_database() -> N
     async with database, other:
         async with database.engine.begin() as connection:
             await connection.execute(text(TABLES[0]))
-            raw = await connection.get_raw_connection()
             await connection.commit()
-            raw.invalidate()
+            await connection.invalidate()
         async with database.session() as session:
             await session.execute(text("SELECT * FROM parent"))
         with pytest.raises(sa_exc.OperationalError, match="no such table"):
@@ -191,7 +191,7 @@ async def test_read_only_file(tmp_path: Path, request: pytest.FixtureRequest) ->
     connection.close()
     file.chmod(0o444)
     for folder in (tmp_path, *tmp_path.parents):
-        if os.stat(folder).st_uid == os.geteuid():
+        if folder.stat().st_uid == os.geteuid():
             folder.chmod(0o755)
     request.getfixturevalue("ordinary_user")
     async with Database(settings(file)) as database:

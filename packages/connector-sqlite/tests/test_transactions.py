@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from moorage import Database, DatabaseSettings, LockTimeoutError, SerializationError
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from moorage import Database, DatabaseSettings, LockTimeoutError, SerializationError
 from tests.fix_scale import Scale
 
 INCREMENT = text("UPDATE counter SET value = :value")
