@@ -73,6 +73,12 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         self.write_queue = write_queue or WriteQueue()
         self.lock_seconds = lock_seconds
 
+    def connect(self, *cargs: Any, **cparams: Any) -> Any:
+        """Open a connection, unless it is plain that the file cannot be used."""
+        if not cparams.get("uri"):
+            _refuse_unusable_file(Path(cargs[0]))
+        return super().connect(*cargs, **cparams)
+
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         """Run a statement; the ones that only take a lock are repeated until they have it."""
         _refuse_write(statement, context)
