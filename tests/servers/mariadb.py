@@ -107,6 +107,7 @@ class OwnMariaDB(OwnServer, MariaDBServer):
         super().__init__(address, Client(programs.client, programs.environment))
         self.programs = programs
         self.data = self.enclosure.directory("data")
+        self.scratch = self.enclosure.directory("scratch")
         # Read by the server at each start, before it opens its port.
         self.init_file = self.enclosure.file(
             "init.sql",
@@ -140,7 +141,7 @@ class OwnMariaDB(OwnServer, MariaDBServer):
         ]
 
     def command_environment(self) -> Mapping[str, str]:
-        return {"TZ": "UTC", **self.programs.environment}
+        return {"TZ": "UTC", "TMPDIR": str(self.scratch), **self.programs.environment}
 
     def ready(self) -> bool:
         # The port can open before the server answers: wait for its greeting.

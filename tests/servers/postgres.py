@@ -38,6 +38,8 @@ OPTIONS = (
     "fsync=off",
     "full_page_writes=off",
     "shared_buffers=64MB",
+    # In the data directory, which is deleted: segments in /dev/shm outlive a server that is killed.
+    "dynamic_shared_memory_type=mmap",
     "max_connections=300",
 )
 

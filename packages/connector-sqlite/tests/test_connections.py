@@ -3,7 +3,9 @@
 import asyncio
 import os
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -170,9 +172,9 @@ async def test_file_that_is_no_database(tmp_path: Path) -> None:
             await database.ping()
 
 
-@pytest.fixture
-def ordinary_user() -> Iterator[None]:
-    """Run the test without the rights of root, which may write read-only files."""
+@contextmanager
+def as_ordinary_user() -> Iterator[None]:
+    """Run a block without the rights of root, which may write read-only files."""
     if os.geteuid() != 0:
         yield
         return
@@ -183,20 +185,20 @@ def ordinary_user() -> Iterator[None]:
         os.seteuid(0)
 
 
-async def test_read_only_file(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+async def test_read_only_file() -> None:
     """A file that may not be written is refused at the first connection, not at the first write."""
-    file = tmp_path / "app.db"
-    with sqlite3.connect(file) as connection:
+    # Not tmp_path: pytest's folders are closed to the user that this test becomes.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "app.db")
+        connection = sqlite3.connect(file)
         connection.execute("CREATE TABLE t (id INTEGER)")
-    connection.close()
-    file.chmod(0o444)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o755)
-    request.getfixturevalue("ordinary_user")
-    async with Database(settings(file)) as database:
-        with pytest.raises(ReadOnlyError, match="cannot be written") as caught:
-            await database.ping()
+        connection.close()
+        file.chmod(0o444)
+        Path(folder).chmod(0o755)
+        with as_ordinary_user():
+            async with Database(settings(file)) as database:
+                with pytest.raises(ReadOnlyError, match="cannot be written") as caught:
+                    await database.ping()
     assert "writable" in caught.value.hint
 
 

@@ -212,9 +212,7 @@ class PostgresConnector(DBConnector):
                     state,
                 )
         if state.startswith("22"):
-            return Diagnosis(
-                DataError, f"a value does not fit: {text}", "correct the value", state
-            )
+            return Diagnosis(DataError, f"a value does not fit: {text}", "correct the value", state)
         return None
 
 
