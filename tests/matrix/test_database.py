@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
+from sqlalchemy import event, select, text
 from sqlalchemy import exc as sa_exc
-from sqlalchemy import select, text
 
 from moorage import (
     AuthenticationError,
@@ -88,12 +88,29 @@ async def test_dispose_waits_for_sessions_in_use(make_database: DatabaseFactory)
     session = database.session()
     await session.execute(text("UPDATE account SET balance = 1"))
     disposing = asyncio.create_task(database.dispose(drain_seconds=30))
-    while not database.disposed:
+    while database.state != "closing":
         await asyncio.sleep(0)
     await session.commit()
     await session.close()
     await disposing
     assert await balances(make_database()) == [1]
+
+
+async def test_what_is_returned_after_the_disposal_is_closed(
+    make_database: DatabaseFactory,
+) -> None:
+    """A connection that was busy when its database was disposed is closed on its return."""
+    database = make_database()
+    connection = await database.engine.connect()
+    raw = await connection.get_raw_connection()
+    closed = []
+    event.listen(database.engine.sync_engine, "close", lambda *_: closed.append(1))
+    event.listen(database.engine.pool, "invalidate", lambda *_: closed.append(1))
+    assert raw.driver_connection is not None
+    await database.dispose(drain_seconds=0)
+    assert database.state == "disposed"
+    await connection.close()
+    assert closed
 
 
 async def test_repr_and_url_show_no_password(database: Database) -> None:

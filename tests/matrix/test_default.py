@@ -87,7 +87,7 @@ async def test_an_application_may_bring_its_own(make_database: DatabaseFactory) 
     async with UnitOfWork() as session:
         await session.execute(text("SELECT 1"))
     await dispose_engine()
-    assert database.disposed
+    assert database.state == "disposed"
 
 
 def test_wrong_environment_is_an_error_at_the_first_call(

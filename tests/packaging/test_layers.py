@@ -233,7 +233,15 @@ def test_fastapi_package_uses_the_front_door() -> None:
     folder = ROOT / "packages/fastapi-integration"
     source = folder / "src"
     assert front_door_faults(source, "moorage_fastapi", public_names(CORE)) == []
-    declared = {"moorage", "moorage_fastapi", "fastapi", "starlette", "pydantic", "sqlalchemy"}
+    declared = {
+        "anyio",
+        "moorage",
+        "moorage_fastapi",
+        "fastapi",
+        "starlette",
+        "pydantic",
+        "sqlalchemy",
+    }
     foreign = {
         found.module.partition(".")[0]
         for module, path, tree in modules(source, "moorage_fastapi")

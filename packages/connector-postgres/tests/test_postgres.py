@@ -228,7 +228,8 @@ def test_libpq_parameters_are_translated() -> None:
 
 
 def test_socket_in_the_query() -> None:
-    """libpq's way to name a socket works, and needs no TLS."""
+    """libpq's way to name a socket works, and needs no TLS; so does its way to name a port."""
+    assert from_url("postgresql:///db?host=h&port=6000").get_url().port == 6000
     connector = from_url("postgresql:///db?host=/var/run/postgresql")
     assert connector.get_url().query == {"host": "/var/run/postgresql"}
     assert connector.get_engine_args()["connect_args"]["ssl"] is False
@@ -246,6 +247,8 @@ def test_socket_in_the_query() -> None:
         ("connect_timeout=soon", "must be a whole number of seconds"),
         ("options=nonsense", "is not of the form name=value"),
         ("pgbouncer=true", "parameter 'pgbouncer'"),
+        ("host=a%40b", "parameter 'host' that contains an '@'"),
+        ("dbname=", "parameter 'dbname' that is empty"),
     ],
 )
 def test_unknown_parameters_are_refused_by_name(query: str, message: str) -> None:

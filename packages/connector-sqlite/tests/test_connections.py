@@ -207,6 +207,7 @@ async def test_read_only_file() -> None:
     [
         ({"name": "file:app.db?mode=ro"}, "is a SQLite URI"),
         ({"url": "sqlite:///app.db?mode=ro"}, "parameter 'mode', which connector 'sqlite' does"),
+        ({"url": "sqlite://app.db"}, "names a host, which SQLite does not have"),
         ({"name": "a.db", "host": "a,b", "read_host": "c"}, "does not use read hosts"),
     ],
 )

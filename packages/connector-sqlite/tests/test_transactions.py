@@ -199,6 +199,24 @@ async def test_autocommit_opens_no_transaction(database: Database) -> None:
     assert await counter(database) == 8
 
 
+async def test_commit_that_fails_is_rolled_back(database: Database) -> None:
+    """After a COMMIT that fails, its connection and the write lock are free for the next unit."""
+    async with database.unit_of_work() as session:
+        await session.execute(text("CREATE TABLE parent (id INTEGER PRIMARY KEY)"))
+        await session.execute(
+            text(
+                "CREATE TABLE child (parent_id INTEGER REFERENCES parent (id)"
+                " DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+    for _ in range(3):
+        with pytest.raises(sa_exc.IntegrityError):
+            async with database.unit_of_work() as session:
+                await session.execute(text("INSERT INTO child VALUES (1)"))
+    async with database.unit_of_work() as session:
+        assert (await session.execute(text("SELECT count(*) FROM child"))).scalar_one() == 0
+
+
 async def test_ddl_is_undone_by_a_rollback(database: Database) -> None:
     """CREATE TABLE in a unit that fails leaves no table."""
     with pytest.raises(LookupError):

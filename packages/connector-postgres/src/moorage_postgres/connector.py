@@ -46,6 +46,12 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise ValueError("must be a number from 1 to 65535")
+    return int(text)
+
+
 def _channel_binding(text: str) -> str:
     if text not in {"disable", "prefer"}:
         raise ValueError(
@@ -79,6 +85,7 @@ class PostgresConnector(DBConnector):
         "connect_timeout": URLParameter("connect_timeout_seconds", _seconds),
         "keepalives_idle": URLParameter("keepalive_idle_seconds", _seconds),
         "host": URLParameter("host"),
+        "port": URLParameter("port", _port),
         "user": URLParameter("user"),
         "dbname": URLParameter("name"),
         "options": URLParameter("options.server_settings", parse_server_settings),

@@ -200,6 +200,11 @@ class SQLiteConnector(DBConnector):
             raise SettingsError(
                 f"{origin} is a SQLite URI; write the plain path of the file, or {_MEMORY}"
             )
+        if self.settings.url_scheme and "host" in self.settings.model_fields_set:
+            raise SettingsError(
+                f"{self.settings.origin('url')} names a host, which SQLite does not have; write"
+                " three slashes before a relative path, four before an absolute one"
+            )
         if self.in_memory and sqlite3.sqlite_version_info < _MEMDB_SINCE:
             raise SettingsError(
                 f"{origin} is {_MEMORY}, which needs SQLite 3.36 or later; this Python has"

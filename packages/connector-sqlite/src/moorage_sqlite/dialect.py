@@ -108,7 +108,13 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         """Commit what is open; wait for readers where they stand in the way."""
         connection = dbapi_connection.driver_connection
         if connection.in_transaction:
-            self._repeat(lambda: super(MoorageSQLiteDialect, self).do_commit(dbapi_connection))
+            try:
+                self._repeat(lambda: super(MoorageSQLiteDialect, self).do_commit(dbapi_connection))
+            except BaseException:
+                # SQLite keeps the transaction open, and SQLAlchemy takes a failed COMMIT for its
+                # end: nobody else would roll it back.
+                self.do_rollback(dbapi_connection)
+                raise
         self.write_queue.release(connection)
 
     def do_rollback(self, dbapi_connection: Any) -> None:

@@ -29,6 +29,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from moorage.address import parse_hosts
 from moorage.errors import (
     ConnectorImportError,
     DatabaseError,
@@ -336,8 +337,13 @@ class DBConnector(ABC):
                 continue
             try:
                 value = parameter.convert(",".join(texts))
+                if parameter.field == "host":
+                    parse_hosts(value)
             except ValueError as error:
                 problems.append(f"{url} has a parameter {name!r} that {error}")
+                continue
+            if value == "":
+                problems.append(f"{url} has a parameter {name!r} that is empty; remove it")
                 continue
             field = parameter.field
             if field.startswith("options."):

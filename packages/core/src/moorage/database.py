@@ -9,10 +9,11 @@ import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from moorage.connector import DBConnector
 from moorage.engine import build_engine
@@ -73,11 +74,19 @@ class Database:
         self._engine: AsyncEngine | None = None
         self._sessionmaker: AsyncSessionMaker | None = None
         self._read_sessionmaker: AsyncSessionMaker | None = None
-        self._disposed = False
+        self._end: Literal["", "closing", "disposed"] = ""
 
     def __repr__(self) -> str:
-        state = "disposed" if self._disposed else "started" if self._engine else "not started"
-        return f"<Database {self._connector.name} {state}>"
+        return f"<Database {self._connector.name} {self.state}>"
+
+    @property
+    def state(self) -> Literal["new", "started", "closing", "disposed"]:
+        """
+        Return where the database is in its life.
+
+        ``closing`` means that it opens nothing any more and waits for what is in use.
+        """
+        return self._end or ("new" if self._engine is None else "started")
 
     @property
     def settings(self) -> DatabaseSettings:
@@ -88,11 +97,6 @@ class Database:
     def connector(self) -> DBConnector:
         """Return the connector that knows the backend."""
         return self._connector
-
-    @property
-    def disposed(self) -> bool:
-        """Whether :meth:`dispose` was called; it stays so."""
-        return self._disposed
 
     @property
     def engine(self) -> AsyncEngine:
@@ -208,23 +212,27 @@ class Database:
         Close the database for good; further calls do nothing.
 
         New sessions are refused at once. Connections in use are waited for, up to
-        ``drain_seconds``; those still busy then are closed when they are returned.
+        ``drain_seconds``; those still busy then are closed as soon as they are returned.
         """
-        if self._disposed:
+        if self._end:
             return
-        self._disposed = True
-        engine = self._engine
-        if engine is None:
-            return
-        end = time.monotonic() + drain_seconds
+        self._end = "closing"
+        try:
+            if self._engine is not None:
+                await self._drain(self._engine, drain_seconds)
+                await self._engine.dispose()
+        finally:
+            self._end = "disposed"
+
+    async def _drain(self, engine: AsyncEngine, seconds: float) -> None:
         checked_out = getattr(engine.pool, "checkedout", int)
-        while checked_out() and time.monotonic() < end:
+        end = time.monotonic() + seconds
+        while checked_out() and time.monotonic() < end:  # noqa: ASYNC110 (serves any loop)
             await asyncio.sleep(_DRAIN_STEP_SECONDS)
         if busy := checked_out():
-            logger.warning(
-                "disposed with %d connection(s) still in use after %g s", busy, drain_seconds
-            )
-        await engine.dispose()
+            logger.warning("disposing with %d connection(s) in use after %g s", busy, seconds)
+            # The engine forgets this pool now, which would keep what is returned to it open.
+            event.listen(engine.pool, "checkin", _close_returned)
 
     def abandon(self) -> None:
         """
@@ -232,7 +240,7 @@ class Database:
 
         The connections belong to the parent process, which goes on using them.
         """
-        self._disposed = True
+        self._end = "disposed"
         if self._engine is not None:
             self._engine.sync_engine.dispose(close=False)
 
@@ -249,8 +257,12 @@ class Database:
         await self.dispose()
 
     def _refuse_if_disposed(self) -> None:
-        if self._disposed:
+        if self._end:
             raise DatabaseDisposedError(
                 "this Database was disposed and opens no further connection",
                 hint="make a new Database(settings); dispose it where the application ends",
             )
+
+
+def _close_returned(connection: object, record: ConnectionPoolEntry) -> None:
+    record.invalidate()

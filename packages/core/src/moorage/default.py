@@ -37,8 +37,7 @@ def get_database() -> Database:
     with _lock:
         if _database is not None and _owner_pid != os.getpid():
             _database.abandon()
-            _database = None
-        if _database is None:
+        if _database is None or _database.state == "disposed":
             _database = Database()
             _owner_pid = os.getpid()
         return _database
@@ -72,11 +71,10 @@ async def dispose_engine(drain_seconds: float = 5.0) -> None:
 
     Connections in use are waited for, up to ``drain_seconds``.
     """
-    global _database
     with _lock:
-        database, _database = _database, None
+        database = _database
         if database is not None and _owner_pid != os.getpid():
             database.abandon()
-            return
     if database is not None:
+        # It stays in its place until it is gone, so that nobody gets a new one in the meantime.
         await database.dispose(drain_seconds)

@@ -182,6 +182,12 @@ class DatabaseSettings(BaseSettings):
         self._reading = reading
         self._check_unknown(strict=_strict)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__class__.model_fields:
+            # pydantic's own error for a frozen model would repeat the value.
+            raise SettingsError(f"{name} cannot be assigned: settings are frozen; build new ones")
+        super().__setattr__(name, value)
+
     @classmethod
     def from_env(
         cls, prefix: str = "DB_", env_file: str | Path | None = ".env", strict: bool = False

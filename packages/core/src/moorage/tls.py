@@ -27,6 +27,8 @@ def effective_ssl_mode(settings: DatabaseSettings) -> SSLMode:
     connection that leaves the machine without a proof of the server's identity is somebody's
     decision, not our default.
     """
+    if settings.ssl_mode == "require" and settings.ssl_ca is not None:
+        return "verify-ca"  # as libpq does: an authority that is given is there to be asked
     if settings.ssl_mode is not None:
         return settings.ssl_mode
     if all(is_loopback(place.host) for place in settings.hosts):

@@ -129,7 +129,7 @@ class UnitOfWork:
         try:
             # Closing is the rollback, and one step less to be cancelled in.
             await session.close()
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 (whatever it is, it must not hide `exc`)
             exc.add_note(f"moorage: closing the session failed as well: {failure!r}")
 
     async def __aenter__(self) -> AsyncSession:

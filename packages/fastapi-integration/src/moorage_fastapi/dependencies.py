@@ -12,13 +12,15 @@ sent.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
+from anyio import CancelScope
 from fastapi import Depends
-from moorage import Database, UnitOfWork
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
+from moorage import AsyncSessionFactory, UnitOfWork
 from moorage_fastapi.lifespan import database_of
 
 __all__ = [
@@ -39,8 +41,8 @@ class RequestWork:
     and changed in the handler is stored with the rest.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, sessions: AsyncSessionFactory) -> None:
+        self._sessions = sessions
         self._session: AsyncSession | None = None
         self._unit: UnitOfWork | None = None
 
@@ -48,33 +50,52 @@ class RequestWork:
     def session(self) -> AsyncSession:
         """Return the request's session, made when it is first asked for."""
         if self._session is None:
-            self._session = self._database.session()
+            self._session = self._sessions()
         return self._session
 
     async def unit(self) -> UnitOfWork:
         """Return the request's unit of work, begun when it is first asked for."""
         if self._unit is None:
             session = self.session
-            self._unit = UnitOfWork(lambda: session)
-            await self._unit.begin()
+            unit = UnitOfWork(lambda: session)
+            await unit.begin()
+            self._unit = unit
         return self._unit
 
     async def end(self, exc: BaseException | None = None) -> None:
-        """Commit the unit if there is one and nothing was raised; close the session."""
-        if self._unit is not None:
-            await self._unit.end(exc)
-        elif self._session is not None:
-            await self._session.close()
+        """
+        Commit the unit if there is one and nothing was raised; close the session.
+
+        What fails beside an ``exc`` is attached to it as a note, since the caller raises that.
+        """
+        # A middleware that gives up cancels again at each await, and with it the rollback; FastAPI
+        # shields the end of a dependency since 0.163 only.
+        with CancelScope(shield=True):
+            try:
+                if self._unit is not None:
+                    await self._unit.end(exc)
+                elif self._session is not None:
+                    await self._session.close()
+            except Exception as failure:
+                if exc is None:
+                    raise
+                exc.add_note(f"moorage: ending the request's session failed as well: {failure!r}")
 
 
-async def _request_work(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
-    work = RequestWork(database_of(connection))
+@asynccontextmanager
+async def _work(sessions: AsyncSessionFactory) -> AsyncIterator[RequestWork]:
+    work = RequestWork(sessions)
     try:
         yield work
     except BaseException as exc:
         await work.end(exc)
         raise
     await work.end()
+
+
+async def _request_work(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
+    async with _work(database_of(connection).session) as work:
+        yield work
 
 
 _Work = Annotated[RequestWork, Depends(_request_work, scope="function")]
@@ -103,8 +124,8 @@ async def get_unit_of_work(work: _Work) -> UnitOfWork:
 
 
 async def _read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    async with database_of(connection).read_session() as session:
-        yield session
+    async with _work(database_of(connection).read_session) as work:
+        yield work.session
 
 
 async def get_read_session(

@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from fastapi import FastAPI
-from moorage import Database, dispose_engine, get_database
 from starlette.requests import HTTPConnection
+
+from moorage import Database, get_database
 
 __all__ = ["Lifespan", "database_of", "lifespan"]
 
@@ -27,7 +28,7 @@ def lifespan(
     drain_seconds: float = 5.0,
 ) -> Lifespan:
     """
-    Return a lifespan for ``FastAPI(lifespan=…)``: ready before the first request, closed at the end.
+    Return a lifespan for ``FastAPI(lifespan=…)``: ready before the first request, closed at last.
 
     Settings are checked and the database is waited for while the application starts, so that a
     wrong variable stops the start, not the first request. Without a lifespan (as under httpx's
@@ -45,10 +46,7 @@ def lifespan(
     async def run(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
             used = database if database is not None else get_database()
-            if database is None:
-                stack.push_async_callback(dispose_engine, drain_seconds)
-            else:
-                stack.push_async_callback(database.dispose, drain_seconds)
+            stack.push_async_callback(used.dispose, drain_seconds)
             if ready_seconds:
                 await used.wait_until_ready(ready_seconds)
             state: dict[str, Any] = {}

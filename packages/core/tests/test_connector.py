@@ -1,0 +1,382 @@
+"""What a connector that wrote a name and `get_url` gets from the base class."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import Field, SecretStr, model_validator
+from sqlalchemy import URL
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from moorage import (
+    Capabilities,
+    ConnectorImportError,
+    ConnectorOptions,
+    DatabaseSettings,
+    DBConnector,
+    Diagnosis,
+    SettingsError,
+    URLParameter,
+)
+
+
+class DuckConnector(DBConnector):
+    """The smallest connector there is."""
+
+    name = "duck"
+
+    def get_url(self) -> URL:
+        """Return the URL that the settings say."""
+        return self.build_url("duck+asyncduck")
+
+
+class BirdOptions(ConnectorOptions):
+    """Options with a type, a limit and a rule between two of them."""
+
+    wings: int = Field(2, ge=0, description="Number of wings.")
+    flies: bool = Field(True, description="Whether it flies.")
+    colour: str = Field("green", description="Colour.")
+
+    @model_validator(mode="after")
+    def _wings_to_fly(self) -> "BirdOptions":
+        if self.flies and self.wings == 0:
+            raise ValueError("DB_BIRD_FLIES needs DB_BIRD_WINGS")
+        return self
+
+
+def _on_or_off(text: str) -> bool:
+    if text not in {"on", "off"}:
+        raise ValueError("must be on or off")
+    return text == "on"
+
+
+class BirdConnector(DBConnector):
+    """A connector that uses what the base class offers."""
+
+    name = "bird"
+    default_port = 77
+    options_model = BirdOptions
+    url_parameters: ClassVar[Mapping[str, URLParameter]] = {
+        "sslmode": URLParameter("ssl_mode"),
+        "connect_timeout": URLParameter("connect_timeout_seconds", float),
+        "fly": URLParameter("options.flies", _on_or_off),
+        "target": URLParameter(""),
+    }
+    options: BirdOptions
+
+    def get_url(self) -> URL:
+        """Return the URL that the settings say."""
+        return self.build_url("bird+asyncbird")
+
+
+class FailOverConnector(DuckConnector):
+    """A connector that can do more than the base class assumes."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(several_hosts=True, read_hosts=True)
+
+
+class FileConnector(DuckConnector):
+    """A connector without network."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(networked=False)
+
+
+def problems(cls: type[DBConnector] = BirdConnector, **settings: Any) -> list[str]:
+    """Return the sentences that a connector refuses settings with."""
+    with pytest.raises(SettingsError) as caught:
+        cls(DatabaseSettings(**settings))
+    return list(caught.value.problems)
+
+
+# ---- the URL -----------------------------------------------------------------------------------
+
+
+def test_url_has_the_password_in_the_clear() -> None:
+    """The password reaches SQLAlchemy as it is, and no repr or rendering of the URL shows it."""
+    settings = DatabaseSettings(user="u", password=SecretStr("p@ss"), name="n")
+    url = DuckConnector(settings).get_url()
+    assert url.password == "p@ss"
+    assert "p@ss" not in f"{url} {url!r} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "port"),
+    [
+        ({}, "localhost", 77),
+        ({"host": "db"}, "db", 77),
+        ({"host": "db", "port": 78}, "db", 78),
+        ({"host": "db:79"}, "db", 79),
+        ({"host": "::1"}, "::1", 77),
+        ({"host": "[::1]:79"}, "::1", 79),
+        ({"host": "/run/bird"}, "/run/bird", None),
+        ({"host": "/run/bird", "port": 78}, "/run/bird", None),
+        ({"url": "bird://db:80/app"}, "db", 80),
+    ],
+    ids=str,
+)
+def test_url_has_host_and_port_apart(settings: dict[str, Any], host: str, port: int | None) -> None:
+    """Host and port are taken apart, and the connector's port is used where none was given."""
+    url = BirdConnector(DatabaseSettings(**settings)).get_url()
+    assert (url.host, url.port) == (host, port)
+
+
+def test_url_of_a_file() -> None:
+    """A connector without network gets a URL without host, port and login."""
+    settings = DatabaseSettings(name="/var/app.db", host="a,b", password="x")
+    url = FileConnector(settings).get_url()
+    assert url == URL.create("duck+asyncduck", database="/var/app.db")
+
+
+def test_url_with_overrides() -> None:
+    """Any part may be replaced, or left out with None."""
+    url = DuckConnector(DatabaseSettings(user="u")).build_url("x", host=None, query={"a": "1"})
+    assert url == URL.create("x", "u", database="app", query={"a": "1"})
+
+
+# ---- options -----------------------------------------------------------------------------------
+
+
+def test_options_are_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options come from variables, URL and code, with their types."""
+    assert BirdConnector(DatabaseSettings()).options == BirdOptions()
+    monkeypatch.setenv("DB_BIRD_WINGS", "4")
+    monkeypatch.setenv("DB_BIRD_COLOUR", "red")
+    settings = DatabaseSettings(url="bird://db/app?fly=off", connector_options={"colour": "blue"})
+    assert BirdConnector(settings).options == BirdOptions(wings=4, flies=False, colour="blue")
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentences"),
+    [
+        pytest.param(
+            {"DB_BIRD_COLOR": "red"},
+            ["DB_BIRD_COLOR is no option of connector 'bird'; did you mean DB_BIRD_COLOUR?"],
+            id="misspelt",
+        ),
+        pytest.param(
+            {"DB_BIRD_TEETH": "2"},
+            [
+                "DB_BIRD_TEETH is no option of connector 'bird'; it has DB_BIRD_WINGS,"
+                " DB_BIRD_FLIES, DB_BIRD_COLOUR"
+            ],
+            id="unknown",
+        ),
+        pytest.param(
+            {"DB_BIRD_WINGS": "two", "DB_BIRD_FLIES": "maybe"},
+            ["DB_BIRD_WINGS is not a whole number", "DB_BIRD_FLIES is neither true nor false"],
+            id="wrong-values",
+        ),
+        pytest.param(
+            {"DB_BIRD_WINGS": "0"}, ["DB_BIRD_FLIES needs DB_BIRD_WINGS"], id="rule-of-the-whole"
+        ),
+    ],
+)
+def test_wrong_options_name_their_variable(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentences: list[str]
+) -> None:
+    """A wrong option is refused under the name of its variable, with the nearest known name."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert problems(type="bird") == sentences
+
+
+def test_connector_without_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connector that has no options refuses each, saying so."""
+    monkeypatch.setenv("DB_DUCK_WINGS", "2")
+    assert problems(DuckConnector) == [
+        "DB_DUCK_WINGS is no option of connector 'duck'; it has none"
+    ]
+
+
+def test_options_with_another_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prefix of the settings is the prefix of the options, in errors too."""
+    monkeypatch.setenv("SHOP_BIRD_WINGS", "two")
+    with pytest.raises(SettingsError, match=r"^SHOP_BIRD_WINGS is not a whole number$"):
+        BirdConnector(DatabaseSettings.from_env("SHOP_"))
+
+
+# ---- hosts -------------------------------------------------------------------------------------
+
+
+def test_several_hosts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several hosts and read hosts are refused by a connector that cannot use them."""
+    monkeypatch.setenv("DB_HOST", "a,b:2")
+    monkeypatch.setenv("DB_READ_HOST", "c")
+    assert problems(DuckConnector) == [
+        "DB_HOST lists 2 hosts, and connector 'duck' does not fail over between hosts yet; name"
+        " one host",
+        "DB_READ_HOST is set, and connector 'duck' does not use read hosts yet; remove it",
+    ]
+    assert len(FailOverConnector(DatabaseSettings()).settings.hosts) == 2
+
+
+# ---- parameters of the URL ---------------------------------------------------------------------
+
+
+def test_url_parameters_are_translated() -> None:
+    """Parameters of the URL become settings, and are known as the URL's."""
+    url = "bird://db/app?sslmode=require&connect_timeout=3&target=any"
+    settings = BirdConnector(DatabaseSettings(url=url)).settings
+    assert (settings.ssl_mode, settings.connect_timeout_seconds) == ("require", 3.0)
+    assert settings.origin("ssl_mode") == "argument url"
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        (
+            "ssl_mode=require",
+            "DB_URL has the parameter 'ssl_mode', which connector 'bird' does not know; did you"
+            " mean sslmode?",
+        ),
+        (
+            "pgbouncer=true",
+            "DB_URL has the parameter 'pgbouncer', which connector 'bird' does not know; it knows"
+            " sslmode, connect_timeout, fly, target",
+        ),
+        ("fly=high", "DB_URL has a parameter 'fly' that must be on or off"),
+        (
+            "sslmode=disable&sslmode=require",
+            "DB_SSL_MODE and the parameter 'sslmode' of DB_URL disagree; remove one of them",
+        ),
+        (
+            "sslmode=disable",
+            "DB_SSL_MODE and the parameter 'sslmode' of DB_URL disagree; remove one of them",
+        ),
+    ],
+)
+def test_bad_url_parameters(monkeypatch: pytest.MonkeyPatch, query: str, sentence: str) -> None:
+    """A parameter that is unknown, wrong, or against a setting is refused by its name."""
+    monkeypatch.setenv("DB_URL", f"bird://db/app?{query}")
+    monkeypatch.setenv("DB_SSL_MODE", "require")
+    assert problems() == [sentence]
+
+
+def test_connector_that_knows_no_parameters() -> None:
+    """A connector that knows no parameters refuses each."""
+    assert problems(DuckConnector, url="duck://db/app?a=1") == [
+        "argument url has the parameter 'a', which connector 'duck' does not know; it knows none"
+    ]
+
+
+# ---- the engine --------------------------------------------------------------------------------
+
+
+def test_engine_arguments_come_from_the_settings() -> None:
+    """The base class gives the pool that the settings ask for, and keeps values out of logs."""
+    settings = DatabaseSettings(
+        pool_size=3,
+        max_overflow=4,
+        pool_timeout_seconds=5,
+        pool_recycle_seconds=6,
+        pool_pre_ping="always",
+    )
+    assert DuckConnector(settings).get_engine_args() == {
+        "poolclass": AsyncAdaptedQueuePool,
+        "pool_size": 3,
+        "max_overflow": 4,
+        "pool_timeout": 5.0,
+        "pool_recycle": 6,
+        "pool_pre_ping": True,
+        "pool_use_lifo": True,
+        "echo": False,
+        "hide_parameters": True,
+        "connect_args": {},
+    }
+
+
+@pytest.mark.parametrize("ping", ["idle", "never"])
+def test_sqlalchemy_pings_only_always(ping: str) -> None:
+    """SQLAlchemy's own ping, before each use, is on only where it was asked for."""
+    settings = DatabaseSettings(pool_pre_ping=ping)
+    assert DuckConnector(settings).get_engine_args()["pool_pre_ping"] is False
+
+
+def test_echo_shows_values() -> None:
+    """Who asks for echo sees values."""
+    arguments = DuckConnector(DatabaseSettings(echo=True)).get_engine_args()
+    assert (arguments["echo"], arguments["hide_parameters"]) == (True, False)
+
+
+def test_engine_of_an_unknown_dialect() -> None:
+    """A dialect that SQLAlchemy does not know is a connector whose driver is missing."""
+    with pytest.raises(ConnectorImportError, match="connector 'duck' cannot load its driver") as e:
+        DuckConnector(DatabaseSettings()).create_engine()
+    assert "pip install" in e.value.hint
+    assert e.value.__cause__ is not None
+
+
+class SQLiteFile(FileConnector):
+    """A connector whose dialect SQLAlchemy knows."""
+
+    def get_url(self) -> URL:
+        """Return the URL of the file."""
+        return self.build_url("sqlite+aiosqlite")
+
+
+def test_engine_without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is not installed is an ImportError with its cause and a pip line."""
+    monkeypatch.setitem(sys.modules, "aiosqlite", None)  # type: ignore[arg-type]
+    with pytest.raises(ImportError, match="aiosqlite") as caught:
+        SQLiteFile(DatabaseSettings(password="kestrel")).create_engine()
+    assert isinstance(caught.value, ConnectorImportError)
+    assert isinstance(caught.value.__cause__, ImportError)
+    assert "pip install" in caught.value.hint
+    assert "kestrel" not in repr(caught.value) + str(caught.value)
+
+
+# ---- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            ConnectionRefusedError(111, "Connection refused"),
+            "the database at db (DB_HOST) cannot be reached: [Errno 111] Connection refused",
+        ),
+        (
+            TimeoutError(),
+            "the database at db (DB_HOST) cannot be reached: no connection within 10 s"
+            " (DB_CONNECT_TIMEOUT_SECONDS)",
+        ),
+        (
+            ConnectionResetError(),
+            "the database at db (DB_HOST) cannot be reached: ConnectionResetError",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_operating_system_errors_are_understood(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str
+) -> None:
+    """What the operating system raises while connecting names the host and its variable."""
+    monkeypatch.setenv("DB_HOST", "db")
+    connector = DuckConnector(DatabaseSettings())
+    diagnosis = connector.classify_error(error)
+    assert diagnosis is not None
+    assert diagnosis.sentence == sentence
+    assert diagnosis.hint == "check that the server runs and that DB_HOST and DB_PORT name it"
+    assert diagnosis.to_error(error).is_transient
+    assert diagnosis.to_error(error).orig is error
+    assert connector.classify_error(error, statement="") is None
+    assert connector.classify_error(ValueError()) is None
+
+
+def test_refused_tls_names_the_mode() -> None:
+    """A server without the TLS that was asked for is an error with the settings to choose from."""
+    diagnosis: Diagnosis = DuckConnector(DatabaseSettings(host="db")).insecure("no TLS")
+    assert "verify-full" in diagnosis.sentence
+    assert "DB_SSL_CA" in diagnosis.hint
+    assert "DB_SSL_MODE" in diagnosis.hint
+
+
+def test_abstract_connector_cannot_be_made() -> None:
+    """A class without `get_url` is no connector."""
+
+    class Nothing(DBConnector):
+        name = "nothing"
+
+    with pytest.raises(TypeError, match="get_url"):
+        Nothing(DatabaseSettings())  # type: ignore[abstract]

@@ -1,0 +1,95 @@
+"""What is written about moorage is true."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import moorage
+from moorage import MoorageError
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+DRIVE = """
+import asyncio, httpx
+from app import app
+from boats import Base
+from moorage import dispose_engine, get_engine
+
+async def drive():
+    async with get_engine().begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.post("/boats", params={"name": "Fram"})).status_code == 201
+        print((await client.get("/boats")).json())
+    await dispose_engine()
+
+asyncio.run(drive())
+"""
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run Python in a folder, as the README says it, on a database in memory."""
+    environment = {"PATH": os.environ["PATH"], "DB_TYPE": "sqlite", "DB_NAME": ":memory:"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_shortest_program_runs(tmp_path: Path) -> None:
+    """The README's first program prints what the README says it prints."""
+    (tmp_path / "boats.py").write_text(PROGRAMS[0])
+    assert run(tmp_path, "boats.py") == "['Fram']\n"
+    assert "['Fram']" in README
+
+
+def test_the_shortest_application_answers(tmp_path: Path) -> None:
+    """The README's FastAPI application is at most 25 lines and stores what it was sent."""
+    script = PROGRAMS[0].replace("asyncio.run(main())", "")
+    (tmp_path / "boats.py").write_text(script)
+    (tmp_path / "app.py").write_text(PROGRAMS[1])
+    (tmp_path / "drive.py").write_text(DRIVE)
+    assert run(tmp_path, "drive.py") == "['Fram']\n"
+    assert len(PROGRAMS[1].splitlines()) <= 25
+
+
+def test_the_tables_of_settings_are_current() -> None:
+    """The README lists every setting and option as the code defines it."""
+    run(ROOT, "scripts/readme_tables.py", "--check")
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/errors.md", "examples/fastapi-app/README.md"]
+)
+def test_links_lead_somewhere(page: str) -> None:
+    """Every link inside of the repository leads to a file that is there."""
+    folder = (ROOT / page).parent
+    targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [target for target in targets if not (folder / target).exists()] == []
+
+
+def test_every_error_has_its_section() -> None:
+    """The page of errors has one section per anchor, which names the class."""
+    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE))
+    classes = {
+        cls.anchor: cls.__name__
+        for cls in vars(moorage).values()
+        if isinstance(cls, type) and issubclass(cls, MoorageError)
+    }
+    assert set(sections) == set(classes)
+    for anchor, name in classes.items():
+        assert f"`{name}`" in sections[anchor]
