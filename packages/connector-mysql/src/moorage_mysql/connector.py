@@ -16,6 +16,7 @@ from moorage import (
     AccessMode,
     AuthenticationError,
     Capabilities,
+    ConnectorOptions,
     DatabaseMissingError,
     DatabaseUnavailableError,
     DataError,
@@ -74,9 +75,9 @@ class MySQLConnector(DBConnector):
 
     name = "mysql"
     contract = 1
-    default_port = 3306
-    url_schemes = frozenset({"mariadb"})
-    options_model = MySQLOptions
+    default_port: ClassVar[int | None] = 3306
+    url_schemes: ClassVar[frozenset[str]] = frozenset({"mariadb"})
+    options_model: ClassVar[type[ConnectorOptions]] = MySQLOptions
     capabilities: ClassVar[Capabilities] = Capabilities(
         isolation_levels=frozenset(
             {"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}

@@ -14,6 +14,7 @@ from moorage import (
     AccessMode,
     AuthenticationError,
     Capabilities,
+    ConnectorOptions,
     DatabaseMissingError,
     DatabaseUnavailableError,
     DataError,
@@ -66,9 +67,9 @@ class PostgresConnector(DBConnector):
 
     name = "postgres"
     contract = 1
-    default_port = 5432
-    url_schemes = frozenset({"postgresql"})
-    options_model = PostgresOptions
+    default_port: ClassVar[int | None] = 5432
+    url_schemes: ClassVar[frozenset[str]] = frozenset({"postgresql"})
+    options_model: ClassVar[type[ConnectorOptions]] = PostgresOptions
     capabilities: ClassVar[Capabilities] = Capabilities(
         isolation_levels=frozenset({"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}),
         read_only_transactions=True,

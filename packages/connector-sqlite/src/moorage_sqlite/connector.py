@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from moorage import (
     AccessMode,
     Capabilities,
+    ConnectorOptions,
     DatabaseMissingError,
     DatabaseSettings,
     DBConnector,
@@ -49,7 +50,7 @@ class SQLiteConnector(DBConnector):
 
     name = "sqlite"
     contract = 1
-    options_model = SQLiteOptions
+    options_model: ClassVar[type[ConnectorOptions]] = SQLiteOptions
     capabilities: ClassVar[Capabilities] = Capabilities(
         networked=False,
         isolation_levels=frozenset({"SERIALIZABLE"}),

@@ -70,7 +70,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.write_queue = write_queue or WriteQueue()
+        self.write_queue: WriteQueue = write_queue or WriteQueue()
         self.lock_seconds = lock_seconds
 
     def connect(self, *cargs: Any, **cparams: Any) -> Any:

@@ -21,7 +21,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import URL
@@ -50,7 +50,7 @@ __all__ = [
     "URLParameter",
 ]
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION: Final = 1
 """Number of the contract on this page. It grows only when connectors written before would break."""
 
 AccessMode = Literal["read write", "read only"]
@@ -95,7 +95,9 @@ class ConnectorOptions(BaseModel):
     ``options_model``; unknown options are refused with the nearest known name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ class DBConnector(ABC):
     url_parameters: ClassVar[Mapping[str, URLParameter]] = {}
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        self.settings, self._options_in_url = self._with_url_parameters(settings)
+        folded, self._options_in_url = self._with_url_parameters(settings)
+        self.settings: DatabaseSettings = folded
         self.options: ConnectorOptions = self._validated_options()
         self._refuse_unsupported_settings()
 

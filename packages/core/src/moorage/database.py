@@ -24,7 +24,7 @@ from moorage.unit_of_work import AsyncSessionMaker, UnitOfWork
 
 __all__ = ["Database", "PoolStatistics"]
 
-logger = logging.getLogger("moorage.database")
+logger: logging.Logger = logging.getLogger("moorage.database")
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0

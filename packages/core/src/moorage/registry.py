@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Final
 
 from moorage.connector import CONTRACT_VERSION, DBConnector
 from moorage.errors import (
@@ -38,9 +39,9 @@ __all__ = [
     "unregister_connector",
 ]
 
-ENTRY_POINT_GROUP = "moorage.connectors"
+ENTRY_POINT_GROUP: Final = "moorage.connectors"
 
-logger = logging.getLogger("moorage.registry")
+logger: logging.Logger = logging.getLogger("moorage.registry")
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 # What to install for a name that is well known. Anybody else's connector is found when installed.
@@ -334,10 +335,25 @@ def _core_field_beginning_with(name: str, fields: Iterable[str]) -> str | None:
     return next((f for f in fields if f == name or f.startswith(f"{name}_")), None)
 
 
-registry = ConnectorRegistry()
+registry: ConnectorRegistry = ConnectorRegistry()
 """The registry of this process."""
 
-get_connector = registry.get
-installed_connectors = registry.installed
-register_connector = registry.register
-unregister_connector = registry.unregister
+
+def get_connector(settings: DatabaseSettings) -> DBConnector:
+    """Return the connector that the settings ask for; see :meth:`ConnectorRegistry.get`."""
+    return registry.get(settings)
+
+
+def installed_connectors() -> list[InstalledConnector]:
+    """Return all connectors that could be used; see :meth:`ConnectorRegistry.installed`."""
+    return registry.installed()
+
+
+def register_connector(connector: type[DBConnector], *names: str) -> None:
+    """Make a connector of this process known; see :meth:`ConnectorRegistry.register`."""
+    registry.register(connector, *names)
+
+
+def unregister_connector(*names: str) -> None:
+    """Forget connectors registered in code; see :meth:`ConnectorRegistry.unregister`."""
+    registry.unregister(*names)
