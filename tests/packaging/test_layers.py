@@ -26,7 +26,7 @@ CORE_LAYERS = (
     {"settings"},
     {"tls"},
     {"connector"},
-    {"registry", "keepalive"},
+    {"registry", "keepalive", "commit"},
     {"engine", "pool"},
     {"unit_of_work"},
     {"database"},
@@ -37,7 +37,7 @@ CORE_LAYERS = (
     {"cli"},
 )
 # Tighter than its layer: a unit of work runs on any session factory and must not know databases.
-ONLY = {"unit_of_work": {"errors", "connector", "engine"}}
+ONLY = {"unit_of_work": {"errors", "connector", "engine", "commit"}, "commit": {"errors"}}
 
 # Late imports upwards that are part of the design: an argument that the caller left out is looked
 # up when it is needed.

@@ -28,6 +28,7 @@ from moorage.default import (
 )
 from moorage.errors import (
     AuthenticationError,
+    CommitOutcomeUnknownError,
     ConnectError,
     ConnectorConflictError,
     ConnectorContractError,
@@ -65,7 +66,12 @@ from moorage.settings import (
     UnknownSettingWarning,
 )
 from moorage.tls import effective_ssl_mode, make_ssl_context
-from moorage.unit_of_work import AsyncSessionFactory, AsyncSessionMaker, UnitOfWork
+from moorage.unit_of_work import (
+    AsyncSessionFactory,
+    AsyncSessionMaker,
+    CommitOutcome,
+    UnitOfWork,
+)
 
 __version__ = "0.1.0"
 
@@ -77,6 +83,8 @@ __all__ = [
     "AsyncSessionMaker",
     "AuthenticationError",
     "Capabilities",
+    "CommitOutcome",
+    "CommitOutcomeUnknownError",
     "ConnectError",
     "ConnectorConflictError",
     "ConnectorContractError",

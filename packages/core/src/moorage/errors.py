@@ -20,6 +20,7 @@ The one tree of errors of all moorage packages.
         │   ├── AuthenticationError        user, password or access rule: will not pass by itself
         │   ├── DatabaseMissingError       the server answers, the database is not there
         │   └── InsecureConnectionError    TLS was asked for and not given
+        ├── CommitOutcomeUnknownError  COMMIT was sent, and no answer came
         ├── SerializationError         the transaction collided with another one: run it again
         ├── LockTimeoutError           a lock was not had within its deadline
         ├── ReadOnlyError              a write where only reads are possible
@@ -42,6 +43,7 @@ from sqlalchemy import exc as sa_exc
 
 __all__ = [
     "AuthenticationError",
+    "CommitOutcomeUnknownError",
     "ConnectError",
     "ConnectorConflictError",
     "ConnectorContractError",
@@ -243,6 +245,12 @@ class InsecureConnectionError(ConnectError):
     """TLS was asked for, and the server did not give it or could not prove who it is."""
 
     anchor = "insecure-connection"
+
+
+class CommitOutcomeUnknownError(DatabaseError):
+    """COMMIT was sent, and nobody knows what became of it; it must not be repeated blindly."""
+
+    anchor = "commit-outcome-unknown"
 
 
 class SerializationError(DatabaseError):

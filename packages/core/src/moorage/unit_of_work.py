@@ -5,23 +5,31 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Engine
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from moorage.connector import AccessMode
+from moorage.commit import commit
+from moorage.connector import AccessMode, DBConnector
 from moorage.engine import connector_of
-from moorage.errors import SettingsError, UnitOfWorkError
+from moorage.errors import CommitOutcomeUnknownError, SettingsError, UnitOfWorkError
 
-__all__ = ["AsyncSessionFactory", "AsyncSessionMaker", "UnitOfWork"]
+__all__ = ["AsyncSessionFactory", "AsyncSessionMaker", "CommitOutcome", "UnitOfWork"]
 
 AsyncSessionMaker = async_sessionmaker[AsyncSession]
 """SQLAlchemy's own factory of sessions, as ``Database.sessionmaker`` returns it."""
 
 AsyncSessionFactory = Callable[[], AsyncSession]
 """Anything that returns a new session when called; every :data:`AsyncSessionMaker` is one."""
+
+
+CommitOutcome = Literal["committed", "rolled_back", "unknown"]
+"""What became of a unit of work."""
+
+# For a sessionmaker whose engine is not one of ours.
+_COMMIT_SECONDS = 10.0
 
 
 class _State(enum.Enum):
@@ -64,9 +72,19 @@ class UnitOfWork:
         self._access: AccessMode = "read only" if read_only else "read write"
         self._state = _State.NEW
         self._session: AsyncSession | None = None
+        self._outcome: CommitOutcome | None = None
 
     def __repr__(self) -> str:
         return f"<UnitOfWork {self._state.value}>"
+
+    @property
+    def outcome(self) -> CommitOutcome | None:
+        """
+        Return what became of the unit; ``None`` until it has ended.
+
+        ``unknown`` means that COMMIT was sent and no answer came.
+        """
+        return self._outcome
 
     @property
     def session(self) -> AsyncSession:
@@ -100,7 +118,7 @@ class UnitOfWork:
             await self._open(session)
         except BaseException:
             await session.close()
-            self._state = _State.ENDED
+            self._state, self._outcome = _State.ENDED, "rolled_back"
             raise
         self._session = session
         self._state = _State.ACTIVE
@@ -110,27 +128,45 @@ class UnitOfWork:
         """
         End the unit: commit if ``exc`` is ``None``, else roll back; close the session either way.
 
-        The exception is not raised again. Whatever happens while rolling back or closing after an
-        ``exc`` is attached to it as a note, since the caller is about to raise that.
+        A commit is waited for, up to ``commit_timeout_seconds``, also when this task is cancelled
+        meanwhile; the cancellation is raised afterwards. ``exc`` is not raised again: whatever
+        fails beside it is attached to it as a note, since the caller is about to raise it.
 
         Raises:
             UnitOfWorkError: The unit has not begun, or has ended.
+            CommitOutcomeUnknownError: COMMIT was sent and no answer came.
             sqlalchemy.exc.SQLAlchemyError: The commit failed; everything is rolled back.
         """
         session = self.session
         self._state = _State.ENDED
         if exc is None:
             try:
-                await session.commit()
+                await self._commit(session)
             finally:
-                # Closing rolls back what a failed or cancelled commit left behind.
+                # Closing rolls back what a commit that failed left behind.
                 await session.close()
             return
+        self._outcome = "rolled_back"
         try:
             # Closing is the rollback, and one step less to be cancelled in.
             await session.close()
         except Exception as failure:  # noqa: BLE001 (whatever it is, it must not hide `exc`)
             exc.add_note(f"moorage: closing the session failed as well: {failure!r}")
+
+    async def _commit(self, session: AsyncSession) -> None:
+        connector = _connector_of(session)
+        seconds = (
+            _COMMIT_SECONDS if connector is None else connector.settings.commit_timeout_seconds
+        )
+        self._outcome = "rolled_back"
+        try:
+            cancellation = await commit(session, seconds)
+        except CommitOutcomeUnknownError:
+            self._outcome = "unknown"
+            raise
+        self._outcome = "committed"
+        if cancellation is not None:
+            raise cancellation
 
     async def __aenter__(self) -> AsyncSession:
         return await self.begin()
@@ -159,14 +195,7 @@ class UnitOfWork:
 
     def _execution_options(self, session: AsyncSession) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        connector = None
-        try:
-            bind = session.get_bind()
-        except sa_exc.UnboundExecutionError:
-            bind = None  # a session that spreads its classes over several engines
-        if bind is not None:
-            engine = bind if isinstance(bind, Engine) else bind.engine
-            connector = connector_of(engine)
+        connector = _connector_of(session)
         if connector is not None:
             can = connector.capabilities
             if self._access == "read only" and not can.read_only_transactions:
@@ -185,3 +214,11 @@ class UnitOfWork:
         if self._isolation_level is not None:
             options["isolation_level"] = self._isolation_level
         return options
+
+
+def _connector_of(session: AsyncSession) -> DBConnector | None:
+    try:
+        bind = session.get_bind()
+    except sa_exc.UnboundExecutionError:
+        return None  # a session that spreads its classes over several engines
+    return connector_of(bind if isinstance(bind, Engine) else bind.engine)

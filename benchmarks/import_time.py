@@ -1,0 +1,49 @@
+"""
+What ``import moorage`` costs on top of what it stands on.
+
+Fresh interpreters run in turn, with and without moorage; the medians of the time that each spends
+importing are printed, and the median of the differences within a pair.
+"""
+
+import platform
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+
+ROUNDS = 15
+BASE = "import sqlalchemy.ext.asyncio, pydantic_settings"
+TIMED = """
+import time
+begin = time.perf_counter()
+{imports}
+print(time.perf_counter() - begin)
+"""
+
+
+def milliseconds(imports: str) -> float:
+    """Return the time that a fresh interpreter spends on the imports."""
+    program = [sys.executable, "-c", TIMED.format(imports=imports)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    return 1000 * float(done.stdout)
+
+
+def main() -> None:
+    """Measure and print."""
+    both = f"{BASE}\nimport moorage"
+    for imports in (BASE, both):  # the files of both are in the cache of the system
+        milliseconds(imports)
+    pairs = [(milliseconds(BASE), milliseconds(both)) for _ in range(ROUNDS)]
+    base, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
+    extra = statistics.median(after - before for before, after in pairs)
+    print(
+        f"Python {platform.python_version()}, SQLAlchemy {version('sqlalchemy')},"
+        f" {ROUNDS} pairs of fresh interpreters, medians:"
+    )
+    print(f"  {BASE:52} {base:7.1f} ms")
+    print(f"  {'with import moorage':52} {whole:7.1f} ms")
+    print(f"  {'import moorage on top (aim: at most 15 ms)':52} {extra:7.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

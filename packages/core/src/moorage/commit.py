@@ -1,0 +1,86 @@
+"""
+COMMIT, the one statement whose answer must be waited for.
+
+A task that is cancelled between sending COMMIT and reading the answer does not know whether its
+work is stored. Here the answer is waited for whoever cancels meanwhile, and the cancellation is
+handed on afterwards; only when no answer comes is the outcome unknown, and the error says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage.errors import CommitOutcomeUnknownError, blend
+
+__all__ = ["commit"]
+
+# How long a connection whose COMMIT was given up may take to close.
+_CLOSE_SECONDS = 5.0
+_HINT = (
+    "look whether the work is there before doing it again; moorage never repeats a unit after its"
+    " COMMIT was sent"
+)
+
+
+async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.CancelledError | None:
+    """
+    Commit a session and return when the database has confirmed it.
+
+    Args:
+        session: What is pending in it is flushed first, where cancellation still rolls back.
+        deadline_seconds: Longest wait for the answer.
+
+    Returns:
+        The cancellation that arrived meanwhile, for the caller to raise once it has noted that
+        the work is committed.
+
+    Raises:
+        CommitOutcomeUnknownError: The link was lost, or the deadline is over, before the answer.
+        sqlalchemy.exc.SQLAlchemyError: The database refused; nothing is stored.
+    """
+    if session.new or session.dirty or session.deleted:
+        await session.flush()
+    committing = asyncio.create_task(session.commit())
+    cancellation = await _wait(committing, deadline_seconds)
+    if not committing.done():
+        committing.cancel()
+        await _wait(committing, _CLOSE_SECONDS)
+        committing.add_done_callback(_retrieve)
+        raise CommitOutcomeUnknownError(
+            f"no answer to COMMIT within {deadline_seconds:g} s (commit_timeout_seconds)",
+            hint=_HINT,
+        ) from cancellation
+    if committing.cancelled():
+        raise CommitOutcomeUnknownError(
+            "the event loop ended while COMMIT was under way", hint=_HINT
+        ) from cancellation
+    failure = committing.exception()
+    if isinstance(failure, sa_exc.DBAPIError) and failure.connection_invalidated:
+        ours = CommitOutcomeUnknownError(
+            "the connection was lost while COMMIT was under way", hint=_HINT, orig=failure
+        )
+        raise blend(ours, failure) from failure
+    if failure is not None:
+        raise failure
+    return cancellation
+
+
+async def _wait(task: asyncio.Task[None], seconds: float) -> asyncio.CancelledError | None:
+    """Wait for a task without passing cancellations on; return the last one."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    cancellation = None
+    while not task.done() and loop.time() < end:
+        try:
+            await asyncio.wait({task}, timeout=end - loop.time())
+        except asyncio.CancelledError as error:
+            cancellation = error
+    return cancellation
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
