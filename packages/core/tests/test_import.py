@@ -114,6 +114,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage",
         "moorage._requirements",
         "moorage.address",
+        "moorage.commit",
         "moorage.connector",
         "moorage.database",
         "moorage.default",

@@ -16,7 +16,6 @@ returns data and answers questions; it never calls back into the layers above it
 
 from __future__ import annotations
 
-import difflib
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -30,6 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from moorage.address import parse_hosts
+from moorage.environment import nearest
 from moorage.errors import (
     ConnectorImportError,
     DatabaseError,
@@ -96,7 +96,10 @@ class ConnectorOptions(BaseModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True
+        defer_build=True,  # built when first used: importing moorage costs less
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
     )
 
 
@@ -330,9 +333,9 @@ class DBConnector(ABC):
         for name, texts in settings.url_query.items():
             parameter = self.url_parameters.get(name)
             if parameter is None:
-                near = difflib.get_close_matches(name, self.url_parameters, n=1)
+                near = nearest(name, self.url_parameters)
                 known = ", ".join(self.url_parameters) or "none"
-                advice = f"did you mean {near[0]}?" if near else f"it knows {known}"
+                advice = f"did you mean {near}?" if near else f"it knows {known}"
                 problems.append(
                     f"{url} has the parameter {name!r}, which connector {self.name!r} does not"
                     f" know; {advice}"
@@ -377,10 +380,10 @@ class DBConnector(ABC):
                 option = str(item["loc"][0]) if item["loc"] else ""
                 variable = self._option_variable(option)
                 if item["type"] == "extra_forbidden":
-                    near = difflib.get_close_matches(option, known, n=1)
+                    near = nearest(option, known)
                     names = ", ".join(self._option_variable(name) for name in known) or "none"
                     advice = (
-                        f"did you mean {self._option_variable(near[0])}?"
+                        f"did you mean {self._option_variable(near)}?"
                         if near
                         else f"it has {names}"
                     )

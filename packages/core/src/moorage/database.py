@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from moorage.connector import DBConnector
 from moorage.engine import build_engine
@@ -29,6 +29,10 @@ logger: logging.Logger = logging.getLogger("moorage.database")
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
 _DRAIN_STEP_SECONDS = 0.01
+
+# Pools of the parent process, kept by a forked child until it ends: the finalizer of a driver's
+# connection would speak to the server, or take its socket out of the event loop of the parent.
+_left_to_the_parent: list[Pool] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +246,7 @@ class Database:
         """
         self._end = "disposed"
         if self._engine is not None:
+            _left_to_the_parent.append(self._engine.pool)
             self._engine.sync_engine.dispose(close=False)
 
     async def __aenter__(self) -> Self:

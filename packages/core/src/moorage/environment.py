@@ -8,7 +8,6 @@ URL over the fields it stands for, and finds variables that nobody will ever rea
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -248,6 +247,13 @@ def _agree(part: str, value: Any, in_url: object, url_port: int | None) -> bool:
     return ours == theirs
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that ``name`` is most likely a slip of, if any is near."""
+    import difflib  # needed where something is wrong, and only there
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
 def unknown_variables(
     reading: Reading, fields: Iterable[str], connector_names: Iterable[str], *, type_is_known: bool
 ) -> list[str]:
@@ -266,10 +272,10 @@ def unknown_variables(
         owner, underscore, option = name.partition("_")
         if any(name.startswith(f"{other}_") for other in owners):
             continue
-        near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.75)
+        near = nearest(name, candidates, cutoff=0.75)
         maybe_option = bool(underscore and option) and _NAME.match(owner) is not None
         if not near and maybe_option and not type_is_known:
             continue
-        advice = f"did you mean {reading.variable(near[0])}?" if near else "remove it"
+        advice = f"did you mean {reading.variable(near)}?" if near else "remove it"
         sentences.append(f"{reading.variable(name)} is not a setting of moorage; {advice}")
     return sentences

@@ -69,6 +69,8 @@ class DatabaseSettings(BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
+        # Built when settings are first read: importing moorage costs less.
+        defer_build=True,
     )
 
     type: str | None = Field(
