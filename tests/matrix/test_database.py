@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy import exc as sa_exc
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from moorage import (
     AuthenticationError,
@@ -219,6 +220,17 @@ class TestServers:
                 match=r"no connection within 0\.2 s \(DB_CONNECT_TIMEOUT_SECONDS\)",
             ):
                 await database.ping()
+
+    async def test_silent_server_holds_the_plain_engine_up(
+        self, database: Database, silent_port: int
+    ) -> None:
+        """Negative control: long after our deadline the plain engine is still waiting."""
+        url = database.connector.get_url().set(port=silent_port)
+        plain = create_async_engine(url, connect_args={})
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await plain.connect()
+        await plain.dispose()
 
     async def test_wait_until_ready_ends_with_its_deadline(
         self, make_database: DatabaseFactory, unused_port: int, silent_port: int
