@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from moorage import (
@@ -53,6 +54,21 @@ async def test_read_session_refuses_writes(database: Database) -> None:
             await session.execute(text("UPDATE account SET balance = 1"))
     assert isinstance(caught.value, sa_exc.SQLAlchemyError)
     assert await balances(database) == [0]
+
+
+async def test_listeners_of_others_see_the_error(database: Database) -> None:
+    """A listener for errors that somebody else attached is called with the error of ours."""
+    await create_tables(database)
+    seen: list[object] = []
+
+    @event.listens_for(database.engine.sync_engine, "handle_error")
+    def watch(context: ExceptionContext) -> None:
+        seen.append(context.chained_exception)
+
+    with pytest.raises(ReadOnlyError) as caught:
+        async with database.read_session() as session:
+            await session.execute(text("UPDATE account SET balance = 1"))
+    assert seen == [caught.value]
 
 
 async def test_writing_works_after_a_read_session_on_the_same_connection(

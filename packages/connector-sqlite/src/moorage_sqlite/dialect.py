@@ -9,6 +9,7 @@ and ROLLBACK cost no thread hop where nothing is open, and give the place in the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
@@ -113,7 +114,8 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
             except BaseException:
                 # SQLite keeps the transaction open, and SQLAlchemy takes a failed COMMIT for its
                 # end: nobody else would roll it back.
-                self.do_rollback(dbapi_connection)
+                with contextlib.suppress(sqlite3.Error):
+                    self.do_rollback(dbapi_connection)
                 raise
         self.write_queue.release(connection)
 
@@ -179,9 +181,9 @@ def _driver_connection(cursor: Any) -> Any:
 
 
 def _refuse_write(statement: str, context: Any) -> None:
-    if context is None or first_word(statement) in _TRANSACTION_WORDS or not writes(statement):
+    if context is None or not context.root_connection.get_execution_options().get(READ_ONLY):
         return
-    if context.root_connection.get_execution_options().get(READ_ONLY):
+    if writes(statement) and first_word(statement) not in _TRANSACTION_WORDS:
         raise _error("a write in a read session", sqlite3.SQLITE_READONLY, WRITE_REFUSED)
 
 

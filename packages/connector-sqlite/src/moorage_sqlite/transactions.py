@@ -57,13 +57,11 @@ def _begin_with_first_statement(
 ) -> None:
     info = connection.info  # asked for once: after a lost connection it cannot be had any more
     state = info.get(_STATE)
-    options = connection.get_execution_options()
-    word = first_word(statement)
     if state in {_SENDING, _AUTOCOMMIT, None}:
         return
     adapter: Any = connection.connection.dbapi_connection
     if state == _OPEN:
-        if not adapter.driver_connection.in_transaction and word != "pragma":
+        if not adapter.driver_connection.in_transaction and first_word(statement) != "pragma":
             # SQLite rolls a whole transaction back by itself when the disk is full, for one.
             # What follows would be committed without what came before.
             raise sa_exc.InvalidRequestError(
@@ -71,8 +69,9 @@ def _begin_with_first_statement(
                 " ROLLBACK was sent as SQL; roll the session back and run the whole unit again"
             )
         return
-    if word == "pragma":
+    if first_word(statement) == "pragma":
         return  # most of them mean nothing, or something else, inside a transaction
+    options = connection.get_execution_options()
     immediate = options.get(READ_WRITE) or (not options.get(READ_ONLY) and writes(statement))
     info[_STATE] = _SENDING
     try:

@@ -92,21 +92,22 @@ async def _abandon(dialect: Dialect, connection: Any) -> None:
 
 def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
     @event.listens_for(engine, "handle_error")
-    def classify(context: ExceptionContext) -> None:
+    def classify(context: ExceptionContext) -> DatabaseError | None:
         original = context.original_exception
         if isinstance(original, MoorageError):
             # Raised by a type or a listener of ours while the statement was prepared; SQLAlchemy
             # may have wrapped it.
             wrapped = context.sqlalchemy_exception
             if isinstance(original, DatabaseError) and wrapped is not None:
-                raise blend(original, wrapped)
-            return
+                return blend(original, wrapped)
+            return None
         # An empty statement tells the connector that this is not the connect step.
         diagnosis = connector.classify_error(original, statement=context.statement or "")
         if diagnosis is None:
-            return
+            return None
         theirs = context.sqlalchemy_exception or _as_sqlalchemy(original, context.dialect)
-        raise blend(diagnosis.to_error(original), theirs)
+        # Returned, not raised: the listeners of other libraries get to see the error as well.
+        return blend(diagnosis.to_error(original), theirs)
 
 
 def _as_sqlalchemy(error: BaseException, dialect: Dialect) -> sa_exc.SQLAlchemyError:
