@@ -738,3 +738,13 @@ def test_model_validate_is_a_constructor_too(setenv: SetEnv) -> None:
     assert (settings.host, settings.user) == ("db", "somebody")
     with pytest.raises(ValueError, match="argument port is not a whole number"):
         DatabaseSettings.model_validate({"port": "abc"})
+
+
+def test_unknown_argument_is_refused() -> None:
+    """An argument that is no setting is an error with the nearest name, and shows no value."""
+    with pytest.raises(SettingsError) as caught:
+        DatabaseSettings(poolsize=3, pasword="s3cret", _env_file=None)
+    message = str(caught.value)
+    assert "argument poolsize is not a setting; did you mean pool_size?" in message
+    assert "argument pasword is not a setting; did you mean password?" in message
+    assert "s3cret" not in message

@@ -23,7 +23,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from moorage.address import HostPort, parse_hosts
-from moorage.environment import LayeredSource, Reading, current_reading, unknown_variables
+from moorage.environment import (
+    LayeredSource,
+    Reading,
+    current_reading,
+    nearest,
+    unknown_variables,
+)
 from moorage.errors import SettingsError
 
 __all__ = ["DatabaseSettings", "DatabaseType", "PrePing", "SSLMode", "UnknownSettingWarning"]
@@ -165,6 +171,7 @@ class DatabaseSettings(BaseSettings):
     _reading: Reading = PrivateAttr(default_factory=Reading)
 
     def __init__(self, *, _strict: bool = False, **values: Any) -> None:
+        self._refuse_unknown_arguments(values)
         reading = Reading()
         token = current_reading.set(reading)
         problems: list[str] = []
@@ -183,6 +190,20 @@ class DatabaseSettings(BaseSettings):
             raise SettingsError(problems)
         self._reading = reading
         self._check_unknown(strict=_strict)
+
+    @classmethod
+    def _refuse_unknown_arguments(cls, values: Mapping[str, Any]) -> None:
+        # `extra="ignore"` is for the variables of others; an argument was meant for us.
+        known = {*cls.model_fields, *(f.alias for f in cls.model_fields.values() if f.alias)}
+        unknown = sorted(name for name in values if not name.startswith("_") and name not in known)
+        if unknown:
+            raise SettingsError(
+                [
+                    f"argument {name} is not a setting; "
+                    + (f"did you mean {near}?" if (near := nearest(name, known)) else "remove it")
+                    for name in unknown
+                ]
+            )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__class__.model_fields:
