@@ -1,6 +1,7 @@
 # ruff: noqa: B008 - the plain `Depends` line is what is tested here
 """A unit of work commits before the response is sent, or the response is not a success."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -405,3 +406,24 @@ async def test_failure_beside_an_exception_is_a_note(accounts: Database, serve: 
 
     assert (await serve(app).post("/")).status_code == 404
     assert "moorage" in caught[0].__notes__[0]
+
+
+async def test_reading_before_the_unit_is_part_of_it(accounts: Database, serve: Serve) -> None:
+    """Requests that read in one dependency and write in the unit all succeed and all count."""
+    app = FastAPI()
+
+    async def current(session: DBSession) -> Account:
+        return (await session.scalars(select(Account).with_for_update())).one()
+
+    @app.post("/")
+    async def deposit(
+        account: Account = Depends(current), unit: UnitOfWork = Depends(get_unit_of_work)
+    ) -> int:
+        account.balance += 1
+        await asyncio.sleep(0)
+        return account.balance
+
+    client = serve(app)
+    responses = await asyncio.gather(*(client.post("/") for _ in range(8)))
+    assert [response.status_code for response in responses] == [200] * 8
+    assert await balances(accounts) == [8]

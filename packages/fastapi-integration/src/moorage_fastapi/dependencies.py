@@ -17,6 +17,7 @@ from typing import Annotated
 
 from anyio import CancelScope
 from fastapi import Depends
+from fastapi.dependencies.models import Dependant
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
@@ -95,7 +96,18 @@ async def _work(sessions: AsyncSessionFactory) -> AsyncIterator[RequestWork]:
 
 async def _request_work(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
     async with _work(database_of(connection).session) as work:
+        if _asks_for_unit(getattr(connection.scope.get("route"), "dependant", None)):
+            # Before anybody's first statement: a backend with one writer at a time takes its lock
+            # at the beginning, and cannot take it behind what an earlier dependency has read.
+            await work.unit()
         yield work
+
+
+def _asks_for_unit(dependant: Dependant | None) -> bool:
+    """Return whether anything that a route depends on, however deep, asks for the unit of work."""
+    return dependant is not None and (
+        dependant.call is get_unit_of_work or any(map(_asks_for_unit, dependant.dependencies))
+    )
 
 
 _Work = Annotated[RequestWork, Depends(_request_work, scope="function")]
