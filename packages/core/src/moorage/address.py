@@ -23,7 +23,7 @@ _ESCAPE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostPort:
     """
     One place where a server listens.
@@ -42,7 +42,7 @@ class HostPort:
         return self.host.startswith("/")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Address:
     """A connection URL, taken apart. ``password`` is not part of the repr."""
 

@@ -57,7 +57,7 @@ AccessMode = Literal["read write", "read only"]
 """What a session was opened for: a unit of work writes, a read session does not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Capabilities:
     """
     What a backend can do, as plain facts; core and the tests read them, nobody asks for names.
@@ -103,7 +103,7 @@ class ConnectorOptions(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class URLParameter:
     """
     What a parameter behind the ``?`` of ``DB_URL`` stands for.
@@ -119,7 +119,7 @@ class URLParameter:
     convert: Callable[[str], Any] = str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Diagnosis:
     """
     What a connector makes of an error of its driver.

@@ -35,7 +35,7 @@ _DRAIN_STEP_SECONDS = 0.01
 _left_to_the_parent: list[Pool] = []
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolStatistics:
     """
     The pool at one moment.

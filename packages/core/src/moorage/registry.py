@@ -56,7 +56,7 @@ _INSTALL_HINTS = {
 _REPORT = "report it to its authors, or see the documentation: writing a connector"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InstalledConnector:
     """
     A connector that could be used, described without importing it.
