@@ -39,9 +39,8 @@ def milliseconds() -> tuple[float, float]:
 def main() -> None:
     """Measure and print."""
     milliseconds()  # compiles what is not compiled
-    base, extra = (
-        min(column) for column in zip(*(milliseconds() for _ in range(ROUNDS)), strict=False)
-    )
+    rounds = [milliseconds() for _ in range(ROUNDS)]
+    base, extra = (min(column) for column in zip(*rounds, strict=True))
     print(
         f"Python {platform.python_version()}, SQLAlchemy {version('sqlalchemy')},"
         f" the fastest of {ROUNDS} fresh interpreters:"
