@@ -83,6 +83,11 @@ class Result:
     summary: str
     seconds: float = 0.0
 
+    def count(self, word: str) -> int:
+        """Return how many tests pytest's summary counts under a word such as ``passed``."""
+        found = re.search(rf"(\d+) {word}", self.summary)
+        return int(found[1]) if found else 0
+
     def __str__(self) -> str:
         return f"{self.cell.name:28} {self.verdict:8} {self.seconds:6.1f} s  {self.summary}"
 
@@ -183,6 +188,9 @@ def report(results: Sequence[Result]) -> int:
         print(f"matrix: {counts}: nothing was tested, which is a failure")
         return 1
     print(f"matrix: {counts}")
+    # The sum of all cells, alone on a line, in the words of pytest.
+    totals = {word: sum(result.count(word) for result in results) for word in ("passed", "failed")}
+    print(", ".join(f"{number} {word}" for word, number in totals.items()))
     return 1 if "FAILED" in verdicts else 0
 
 
