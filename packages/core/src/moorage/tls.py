@@ -68,6 +68,8 @@ def make_ssl_context(
         context.check_hostname = chosen == "verify-full"
         with _readable(settings, "ssl_ca"):
             context.load_verify_locations(cafile=settings.ssl_ca)
+    # Python's own floor, which Debian's build leaves to a file of OpenSSL's.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.ssl_cert is not None:
         if settings.ssl_key is not None:
             # load_cert_chain() does not say which of the two files is missing.
