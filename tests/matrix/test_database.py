@@ -1,6 +1,7 @@
 """A database lives from its settings to its disposal, on every backend."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy import event, select, text
@@ -140,12 +141,7 @@ async def test_repr_and_url_show_no_password(database: Database) -> None:
 async def test_dead_idle_connection_is_replaced(make_database: DatabaseFactory) -> None:
     """A connection that died while it idled is noticed before it is used."""
     database = make_database(pool_ping_idle_seconds=0, pool_size=1, max_overflow=0)
-    await database.ping()
-    async with database.engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        victim = raw.driver_connection
-        assert victim is not None
-    await _break(victim)
+    await _break_idle_connection(database)
     await database.ping()
 
 
@@ -154,23 +150,19 @@ async def test_dead_idle_connection_hurts_without_the_ping(
 ) -> None:
     """Without the check, the first user of a connection that died gets an error."""
     database = make_database(pool_pre_ping="never", pool_size=1, max_overflow=0)
-    await database.ping()
-    async with database.engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        victim = raw.driver_connection
-        assert victim is not None
-    await _break(victim)
+    await _break_idle_connection(database)
     with pytest.raises((sa_exc.DBAPIError, ValueError)):
         await database.ping()
 
 
-async def _break(driver_connection: object) -> None:
-    """Cut a connection of a driver without telling its pool."""
-    if hasattr(driver_connection, "terminate"):
-        driver_connection.terminate()
-        return
-    closing = getattr(driver_connection, "close")()  # noqa: B009 (unknown to type checkers)
-    if closing is not None:
+async def _break_idle_connection(database: Database) -> None:
+    """Cut the one connection of a pool, idle in it, without telling the pool."""
+    async with database.engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        victim: Any = raw.driver_connection
+    if hasattr(victim, "terminate"):
+        victim.terminate()
+    elif (closing := victim.close()) is not None:
         await closing
 
 

@@ -160,14 +160,7 @@ def start() -> OwnMariaDB:
         ServerUnavailable: There are no programs, or they do not run here.
     """
     server = OwnMariaDB(obtain_programs())
-    try:
-        server.first_start()
-    except ProgramError as error:
-        server.close()
-        raise ServerUnavailable(f"{error}\nanother MariaDB may work: {INSTALL}") from error
-    except BaseException:
-        server.close()
-        raise
+    server.first_start(f"another MariaDB may work: {INSTALL}")
     return server
 
 

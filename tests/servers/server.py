@@ -163,16 +163,30 @@ class OwnServer(Server):
     def ready(self) -> bool:
         """Tell whether a starting server accepts logins by now."""
 
-    def first_start(self) -> None:
-        """Initialise and start; a port that somebody else took meanwhile is changed once."""
-        self.initialise()
+    def first_start(self, advice: str) -> None:
+        """
+        Initialise and start, or leave nothing behind.
+
+        A port that somebody else took meanwhile is changed once.
+
+        Raises:
+            ServerUnavailable: The programs do not run here; the message ends with ``advice``.
+        """
         try:
-            self.start()
+            self.initialise()
+            try:
+                self.start()
+            except ProgramError as error:
+                if "address already in use" not in str(error).lower():
+                    raise
+                self.address = replace(self.address, port=free_port())
+                self.start()
         except ProgramError as error:
-            if "address already in use" not in str(error).lower():
-                raise
-            self.address = replace(self.address, port=free_port())
-            self.start()
+            self.close()
+            raise ServerUnavailable(f"{error}\n{advice}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def start(self) -> None:
         """

@@ -216,22 +216,27 @@ async def test_no_database_without_a_statement(
     assert ("closed" in story) is begins
 
 
+async def fail_at_its_end(session: AsyncSession) -> None:
+    """Begin a transaction whose end will fail."""
+
+    def fail(session: object, transaction: object) -> NoReturn:
+        raise RuntimeError("closing failed")
+
+    await session.execute(select(1))
+    event.listen(session.sync_session, "after_transaction_end", fail)
+
+
 @every_dependency
 async def test_failure_while_closing_does_not_hide_the_error(
     dependency: Dependency, accounts: Database, serve: Serve
 ) -> None:
     """The client sees what the handler raised, even if closing the session fails as well."""
 
-    def fail(session: object, transaction: object) -> NoReturn:
-        raise RuntimeError("closing failed")
-
     app = FastAPI()
 
     @app.get("/")
     async def give_up(asked: Any = Depends(dependency)) -> None:
-        session = session_of(asked)
-        await session.execute(select(1))
-        event.listen(session.sync_session, "after_transaction_end", fail)
+        await fail_at_its_end(session_of(asked))
         raise HTTPException(418)
 
     assert (await serve(app).get("/")).status_code == 418
@@ -243,16 +248,11 @@ async def test_failure_while_closing_is_an_error(
 ) -> None:
     """A session that cannot be closed is a 500, though the handler succeeded."""
 
-    def fail(session: object, transaction: object) -> NoReturn:
-        raise RuntimeError("closing failed")
-
     app = FastAPI()
 
     @app.get("/")
     async def succeed(asked: Any = Depends(dependency)) -> None:
-        session = session_of(asked)
-        await session.execute(select(1))
-        event.listen(session.sync_session, "after_transaction_end", fail)
+        await fail_at_its_end(session_of(asked))
 
     assert (await serve(app).get("/")).status_code == 500
 

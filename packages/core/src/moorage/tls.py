@@ -42,8 +42,9 @@ def make_ssl_context(
     """
     Return the context for these settings, or ``None`` for ``disable``.
 
-    ``prefer`` and ``require`` encrypt without checking who answers, ``verify-ca`` checks the
-    certificate, ``verify-full`` its host name too. Reads the certificate files.
+    ``prefer`` and ``require`` encrypt without checking who answers (with ``ssl_ca``, ``require``
+    is ``verify-ca``), ``verify-ca`` checks the certificate, ``verify-full`` its host name too.
+    Reads the certificate files.
 
     Raises:
         SettingsError: A certificate file cannot be read, or a key was given without certificate.

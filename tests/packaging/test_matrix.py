@@ -1,0 +1,41 @@
+"""The verdict over the matrix is red if any cell is, and if nothing was tested."""
+
+import pytest
+
+from scripts.matrix import Cell, Result, report
+
+
+def result(verdict: str, summary: str = "") -> Result:
+    """Return the result of some cell."""
+    return Result(Cell(f"test.py3.11-2.1-{verdict}", "3.11"), verdict, summary)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        (["ok"], 0),
+        (["ok", "skipped"], 0),
+        (["ok", "FAILED", "ok"], 1),
+        (["skipped", "skipped"], 1),
+        (["no tests"], 1),
+        ([], 1),
+    ],
+)
+def test_verdict(verdicts: list[str], status: int) -> None:
+    """One red cell is enough to fail; a skipped one is fine, only skipped ones are not."""
+    assert report([result(verdict) for verdict in verdicts]) == status
+
+
+def test_every_cell_is_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A red cell hides no other: each has its line, and all their tests are in the sum."""
+    report(
+        [
+            result("ok", "===== 7 passed, 1 skipped in 2s ====="),
+            result("FAILED", "== 2 failed, 3 passed in 1s =="),
+            result("skipped", "Python 3.14 is missing"),
+        ]
+    )
+    shown = capsys.readouterr().out.splitlines()
+    for verdict in ("ok", "FAILED", "skipped"):
+        assert any(f"test.py3.11-2.1-{verdict} " in line for line in shown)
+    assert shown[-1] == "10 passed, 2 failed"
