@@ -129,16 +129,31 @@ class Diagnosis:
         sentence: What happened, in the user's terms and with the setting that governs it.
         hint: The next step; empty where there is none.
         code: The code that decided it (SQLSTATE, errno, result code).
+        constraint: Name of the constraint that was broken, if the backend tells it apart from the
+            text of the message.
+        table: Name of the table, likewise.
+        columns: Names of the columns, likewise.
     """
 
     kind: type[DatabaseError]
     sentence: str
     hint: str = ""
     code: str = ""
+    constraint: str | None = None
+    table: str | None = None
+    columns: tuple[str, ...] = ()
 
     def to_error(self, orig: BaseException | None = None) -> DatabaseError:
         """Return the error to raise, for what the driver raised or, without it, for our own."""
-        return self.kind(self.sentence, hint=self.hint, backend_code=self.code, orig=orig)
+        return self.kind(
+            self.sentence,
+            hint=self.hint,
+            backend_code=self.code,
+            constraint=self.constraint,
+            table=self.table,
+            columns=self.columns,
+            orig=orig,
+        )
 
 
 class DBConnector(ABC):

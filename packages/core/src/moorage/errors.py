@@ -13,17 +13,36 @@ The one tree of errors of all moorage packages.
     │       └── ContractVersionError   written for another contract number
     ├── LifecycleError                 (also RuntimeError) used at a time when it cannot work
     │   ├── DatabaseDisposedError      the Database was disposed
-    │   └── UnitOfWorkError            a unit of work was used twice, or ended before it began
+    │   ├── UnitOfWorkError            a unit of work was used against its rules
+    │   ├── SessionSharedError         one session was used by two tasks
+    │   └── UncommittedChangesError    a session ended with writes that nobody committed
     └── DatabaseError                  the database, or the way to it, failed
         ├── ConnectError               no connection could be made
         │   ├── DatabaseUnavailableError   refused, not resolved, starting up, too late: may pass
+        │   │   └── TooManyConnectionsError    the server has no connection left
         │   ├── AuthenticationError        user, password or access rule: will not pass by itself
         │   ├── DatabaseMissingError       the server answers, the database is not there
         │   └── InsecureConnectionError    TLS was asked for and not given
+        ├── PoolExhaustedError         no connection of the pool came free in time
+        ├── ConnectionLostError        the connection broke in the middle of work
+        │   └── IdleInTransactionTimeoutError  the server ended it: a transaction sat idle
         ├── CommitOutcomeUnknownError  COMMIT was sent, and no answer came
         ├── SerializationError         the transaction collided with another one: run it again
+        ├── DeadlockError              two transactions waited for each other; one was undone
         ├── LockTimeoutError           a lock was not had within its deadline
+        ├── StatementCancelledError    the server ended the statement at somebody's request
+        │   └── StatementTimeoutError  … because its time was up
+        ├── StalePlanError             the schema changed under a prepared statement
+        ├── ConstraintViolationError   a rule of the schema forbids these rows
+        │   ├── UniqueViolationError       a row with this key is there already
+        │   ├── ForeignKeyViolationError   the row referred to is not there, or would go
+        │   ├── NotNullViolationError      a column that needs a value was given none
+        │   ├── CheckViolationError        a value breaks a CHECK
+        │   └── ExclusionViolationError    a row overlaps another one
         ├── ReadOnlyError              a write where only reads are possible
+        ├── PermissionDeniedError      the user may not do this
+        ├── UndefinedObjectError       no such table, column, function …
+        ├── StatementSyntaxError       the database does not understand the statement
         └── DataError                  a value that the column cannot hold
 
 Errors of the database are raised as an instance of a class above **and** of the class that
@@ -43,26 +62,45 @@ from sqlalchemy import exc as sa_exc
 
 __all__ = [
     "AuthenticationError",
+    "CheckViolationError",
     "CommitOutcomeUnknownError",
     "ConnectError",
+    "ConnectionLostError",
     "ConnectorConflictError",
     "ConnectorContractError",
     "ConnectorError",
     "ConnectorImportError",
     "ConnectorNotFoundError",
+    "ConstraintViolationError",
     "ContractVersionError",
     "DataError",
     "DatabaseDisposedError",
     "DatabaseError",
     "DatabaseMissingError",
     "DatabaseUnavailableError",
+    "DeadlockError",
+    "ExclusionViolationError",
+    "ForeignKeyViolationError",
+    "IdleInTransactionTimeoutError",
     "InsecureConnectionError",
     "LifecycleError",
     "LockTimeoutError",
     "MoorageError",
+    "NotNullViolationError",
+    "PermissionDeniedError",
+    "PoolExhaustedError",
     "ReadOnlyError",
     "SerializationError",
+    "SessionSharedError",
     "SettingsError",
+    "StalePlanError",
+    "StatementCancelledError",
+    "StatementSyntaxError",
+    "StatementTimeoutError",
+    "TooManyConnectionsError",
+    "UncommittedChangesError",
+    "UndefinedObjectError",
+    "UniqueViolationError",
     "UnitOfWorkError",
 ]
 
@@ -180,9 +218,21 @@ class DatabaseDisposedError(LifecycleError):
 
 
 class UnitOfWorkError(LifecycleError):
-    """A unit of work was begun twice, ended before it began, or ended twice."""
+    """A unit of work was begun twice, ended before it began, or committed from inside."""
 
     anchor = "unit-of-work"
+
+
+class SessionSharedError(LifecycleError):
+    """One session was used by two tasks; a session belongs to the task that began with it."""
+
+    anchor = "session-shared"
+
+
+class UncommittedChangesError(LifecycleError):
+    """A session that was written to has ended without a commit; nothing was stored."""
+
+    anchor = "uncommitted-changes"
 
 
 class DatabaseError(MoorageError):
@@ -194,6 +244,11 @@ class DatabaseError(MoorageError):
     Attributes:
         backend_code: The code that decided the class: SQLSTATE, errno, or SQLite's extended
             result code by name; empty where the failure has none.
+        constraint: Name of the constraint that was broken; ``None`` where the backend does not
+            tell.
+        table: Name of the table that the error is about, likewise.
+        columns: Names of its columns that the error is about; empty where the backend does not
+            tell.
         is_transient: Whether the same work, run again as a whole, may succeed.
         orig: What the driver (or the operating system) raised.
     """
@@ -201,6 +256,9 @@ class DatabaseError(MoorageError):
     anchor = "database"
     is_transient: ClassVar[bool] = False
     backend_code: str = ""
+    constraint: str | None = None
+    table: str | None = None
+    columns: tuple[str, ...] = ()
     orig: BaseException | None = None
 
     def __init__(
@@ -209,10 +267,16 @@ class DatabaseError(MoorageError):
         *,
         hint: str = "",
         backend_code: str = "",
+        constraint: str | None = None,
+        table: str | None = None,
+        columns: tuple[str, ...] = (),
         orig: BaseException | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.backend_code = backend_code
+        self.constraint = constraint
+        self.table = table
+        self.columns = columns
         self.orig = orig
 
 
@@ -227,6 +291,12 @@ class DatabaseUnavailableError(ConnectError):
 
     anchor = "database-unavailable"
     is_transient = True
+
+
+class TooManyConnectionsError(DatabaseUnavailableError):
+    """The server has as many connections as it, or this user, may have."""
+
+    anchor = "too-many-connections"
 
 
 class AuthenticationError(ConnectError):
@@ -247,6 +317,34 @@ class InsecureConnectionError(ConnectError):
     anchor = "insecure-connection"
 
 
+class PoolExhaustedError(DatabaseError):
+    """
+    No connection of the pool came free within ``pool_timeout_seconds``.
+
+    Not transient: the wait was had, and trying again at once makes the queue longer.
+    """
+
+    anchor = "pool-exhausted"
+
+
+class ConnectionLostError(DatabaseError):
+    """
+    The connection broke while it was in use; what its transaction did is undone.
+
+    Not raised where COMMIT was under way: that is :class:`CommitOutcomeUnknownError`.
+    """
+
+    anchor = "connection-lost"
+    is_transient = True
+
+
+class IdleInTransactionTimeoutError(ConnectionLostError):
+    """The server ended the connection, because its transaction sat idle for too long."""
+
+    anchor = "idle-in-transaction-timeout"
+    is_transient = False
+
+
 class CommitOutcomeUnknownError(DatabaseError):
     """COMMIT was sent, and nobody knows what became of it; it must not be repeated blindly."""
 
@@ -260,6 +358,13 @@ class SerializationError(DatabaseError):
     is_transient = True
 
 
+class DeadlockError(DatabaseError):
+    """Two transactions waited for each other, and this one was undone; run the unit again."""
+
+    anchor = "deadlock"
+    is_transient = True
+
+
 class LockTimeoutError(DatabaseError):
     """A lock was not had within ``lock_timeout_seconds``."""
 
@@ -267,10 +372,83 @@ class LockTimeoutError(DatabaseError):
     is_transient = True
 
 
+class StatementCancelledError(DatabaseError):
+    """The server ended the statement because somebody else asked it to."""
+
+    anchor = "statement-cancelled"
+
+
+class StatementTimeoutError(StatementCancelledError):
+    """The statement ran for longer than ``statement_timeout_seconds`` and was ended."""
+
+    anchor = "statement-timeout"
+
+
+class StalePlanError(DatabaseError):
+    """The schema changed after the statement was prepared; run the whole unit again."""
+
+    anchor = "stale-plan"
+    is_transient = True
+
+
+class ConstraintViolationError(DatabaseError):
+    """A constraint of the schema forbids the rows that were written, or the deletion."""
+
+    anchor = "constraint-violation"
+
+
+class UniqueViolationError(ConstraintViolationError):
+    """A row with this key is there already."""
+
+    anchor = "unique-violation"
+
+
+class ForeignKeyViolationError(ConstraintViolationError):
+    """A row refers to one that is not there, or one that is referred to would go."""
+
+    anchor = "foreign-key-violation"
+
+
+class NotNullViolationError(ConstraintViolationError):
+    """A column that must have a value was given none."""
+
+    anchor = "not-null-violation"
+
+
+class CheckViolationError(ConstraintViolationError):
+    """A value breaks a CHECK of the schema."""
+
+    anchor = "check-violation"
+
+
+class ExclusionViolationError(ConstraintViolationError):
+    """A row overlaps another one where an EXCLUDE constraint forbids it."""
+
+    anchor = "exclusion-violation"
+
+
 class ReadOnlyError(DatabaseError):
     """A write reached a session, a file or a server on which only reads are possible."""
 
     anchor = "read-only"
+
+
+class PermissionDeniedError(DatabaseError):
+    """The database user may not do this."""
+
+    anchor = "permission-denied"
+
+
+class UndefinedObjectError(DatabaseError):
+    """The statement names a table, column, function or other object that is not there."""
+
+    anchor = "undefined-object"
+
+
+class StatementSyntaxError(DatabaseError):
+    """The database does not understand the statement."""
+
+    anchor = "statement-syntax"
 
 
 class DataError(DatabaseError):
