@@ -24,7 +24,7 @@ CORE_LAYERS = (
     {"address", "errors"},
     {"environment"},
     {"settings"},
-    {"tls"},
+    {"tls", "diagnosis"},
     {"connector"},
     {"registry", "keepalive", "commit"},
     {"engine", "pool"},

@@ -15,9 +15,9 @@ from moorage import (
     Database,
     DatabaseSettings,
     DataError,
+    DeadlockError,
     InsecureConnectionError,
     LockTimeoutError,
-    SerializationError,
     SettingsError,
 )
 from moorage_mysql import MySQLConnector
@@ -135,7 +135,7 @@ async def test_deadlock_is_ours(database: Database) -> None:
 
     results = await asyncio.gather(swap(1, 2), swap(2, 1), return_exceptions=True)
     (error,) = [result for result in results if result is not None]
-    assert isinstance(error, SerializationError)
+    assert isinstance(error, DeadlockError)
     assert (error.backend_code, error.is_transient) == ("1213", True)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from moorage import (
     Capabilities,
+    ConnectionLostError,
     ConnectorImportError,
     ConnectorOptions,
     DatabaseSettings,
@@ -360,8 +361,16 @@ def test_operating_system_errors_are_understood(
     assert diagnosis.hint == "check that the server runs and that DB_HOST and DB_PORT name it"
     assert diagnosis.to_error(error).is_transient
     assert diagnosis.to_error(error).orig is error
-    assert connector.classify_error(error, statement="") is None
     assert connector.classify_error(ValueError()) is None
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError(), EOFError()], ids=repr)
+def test_what_breaks_in_the_middle_of_work_is_a_lost_connection(error: Exception) -> None:
+    """The same errors behind a statement are a lost connection, and transient."""
+    diagnosis = DuckConnector(DatabaseSettings()).classify_error(error, statement="SELECT 1")
+    assert diagnosis is not None
+    assert diagnosis.kind is ConnectionLostError
+    assert diagnosis.to_error(error).is_transient
 
 
 def test_refused_tls_names_the_mode() -> None:

@@ -116,6 +116,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.address",
         "moorage.commit",
         "moorage.connector",
+        "moorage.diagnosis",
         "moorage.database",
         "moorage.default",
         "moorage.engine",

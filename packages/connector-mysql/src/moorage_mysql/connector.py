@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import ssl
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,23 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from moorage import (
     AccessMode,
-    AuthenticationError,
     Capabilities,
     ConnectorOptions,
-    DatabaseMissingError,
-    DatabaseUnavailableError,
-    DataError,
     DBConnector,
     Diagnosis,
-    LockTimeoutError,
-    ReadOnlyError,
-    SerializationError,
     URLParameter,
     effective_ssl_mode,
     enable_keepalive,
     make_ssl_context,
 )
 from moorage_mysql.encrypted import connect_encrypted
+from moorage_mysql.errnos import diagnose
 from moorage_mysql.options import MySQLOptions
 
 __all__ = ["MySQLConnector"]
@@ -83,6 +76,7 @@ class MySQLConnector(DBConnector):
             {"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}
         ),
         read_only_transactions=True,
+        ends_idle_transactions=True,
     )
     # The words of the mysql client, of its configuration files and of hosting companies.
     url_parameters: ClassVar[Mapping[str, URLParameter]] = {
@@ -156,10 +150,7 @@ class MySQLConnector(DBConnector):
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:
         """Say what an error means by the server's or the client's error number."""
-        number = error.args[0] if error.args and isinstance(error.args[0], int) else None
-        if isinstance(error, OSError) or number is None:
-            return super().classify_error(error, statement=statement)
-        return self._diagnose(number, error, connecting=statement is None)
+        return diagnose(self, error, connecting=statement is None)
 
     def _session_variables(self) -> str:
         settings = self.settings
@@ -175,69 +166,6 @@ class MySQLConnector(DBConnector):
             f" /*M!100301 , max_statement_time={seconds:g}, idle_transaction_timeout={idle} */"
             f" /*!80000 , max_execution_time={round(seconds * 1000)} */"
         )
-
-    def _diagnose(self, number: int, error: BaseException, *, connecting: bool) -> Diagnosis | None:
-        settings = self.settings
-        code, text = str(number), str(error.args[-1])
-        match number:
-            case 2002 | 2003 | 2005 | 2006 | 2013 if connecting:
-                cause = error.__cause__
-                if isinstance(cause, ssl.SSLError):
-                    return self.insecure(cause.reason or str(cause))
-                return self.unreachable(cause if isinstance(cause, OSError) else error)
-            case 1040 | 1203 | 1053 if connecting:
-                return Diagnosis(
-                    DatabaseUnavailableError,
-                    f"the server at {settings.host} takes no connection now: {text}",
-                    "wait for it to start; if it has too many clients, lower"
-                    f" {settings.variable('pool_size')} and {settings.variable('max_overflow')}",
-                    code,
-                )
-            case 1044 | 1045 | 1698:
-                return Diagnosis(
-                    AuthenticationError,
-                    f"the server at {settings.host} refused user {settings.user!r}"
-                    f" ({settings.origin('user')}): {text}",
-                    f"check {settings.variable('user')}, {settings.variable('password')} and the"
-                    " grants of the user",
-                    code,
-                )
-            case 1049:
-                return Diagnosis(
-                    DatabaseMissingError,
-                    f"there is no database {settings.name!r} ({settings.origin('name')}) on"
-                    f" {settings.host}",
-                    f"create it (CREATE DATABASE {settings.name}), or correct"
-                    f" {settings.variable('name')}",
-                    code,
-                )
-            case 1020 | 1213:
-                return Diagnosis(
-                    SerializationError,
-                    f"the transaction collided with another one and was undone: {text}",
-                    "run the whole unit of work again",
-                    code,
-                )
-            case 1205:
-                return Diagnosis(
-                    LockTimeoutError,
-                    f"a lock was not free within {settings.lock_timeout_seconds:g} s"
-                    f" ({settings.variable('lock_timeout_seconds')})",
-                    "keep units of work short, and run the whole unit again",
-                    code,
-                )
-            case 1290 | 1792 | 1836:
-                return Diagnosis(
-                    ReadOnlyError,
-                    f"a write reached a session or a server that only reads: {text}",
-                    "use database.session() or a unit of work for writing",
-                    code,
-                )
-            case 1264 | 1265 | 1292 | 1366 | 1406:
-                return Diagnosis(
-                    DataError, f"a value does not fit: {text}", "correct the value", code
-                )
-        return None
 
 
 def _begin_read_only(connection: Connection) -> None:

@@ -12,23 +12,17 @@ from sqlalchemy.types import DateTime
 
 from moorage import (
     AccessMode,
-    AuthenticationError,
     Capabilities,
     ConnectorOptions,
-    DatabaseMissingError,
-    DatabaseUnavailableError,
-    DataError,
     DBConnector,
     Diagnosis,
-    LockTimeoutError,
-    ReadOnlyError,
-    SerializationError,
     URLParameter,
     effective_ssl_mode,
     enable_keepalive,
     make_ssl_context,
 )
 from moorage_postgres.options import PostgresOptions, parse_server_settings
+from moorage_postgres.sqlstates import diagnose
 from moorage_postgres.timestamps import CheckedDateTime
 
 __all__ = ["PostgresConnector"]
@@ -73,6 +67,7 @@ class PostgresConnector(DBConnector):
     capabilities: ClassVar[Capabilities] = Capabilities(
         isolation_levels=frozenset({"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}),
         read_only_transactions=True,
+        ends_idle_transactions=True,
         transactional_ddl=True,
     )
     # libpq's own vocabulary, as hosting companies print it in their connection strings.
@@ -131,14 +126,10 @@ class PostgresConnector(DBConnector):
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:
         """Say what an error means by its SQLSTATE."""
-        state = str(getattr(error, "sqlstate", None) or "")
-        if state:
-            # The adapter's own text carries the class of the driver's error on some versions.
-            return self._diagnose(state, str(error.__cause__ or error))
         if statement is None and type(error) is ConnectionError:
             # The one error that asyncpg raises bare: the server answered "no" to TLS.
             return self.insecure("it does not offer TLS")
-        return super().classify_error(error, statement=statement)
+        return diagnose(self, error, connecting=statement is None)
 
     def _ssl(self) -> Any:
         mode = effective_ssl_mode(self.settings)
@@ -168,60 +159,6 @@ class PostgresConnector(DBConnector):
         if self.options.search_path is not None:
             server["search_path"] = self.options.search_path
         return {**server, **self.options.server_settings}
-
-    def _diagnose(self, state: str, text: str) -> Diagnosis | None:
-        settings = self.settings
-        match state:
-            case "28P01" | "28000":
-                return Diagnosis(
-                    AuthenticationError,
-                    f"the server at {settings.host} refused user {settings.user!r}"
-                    f" ({settings.origin('user')}): {text}",
-                    f"check {settings.variable('user')} and {settings.variable('password')}, and"
-                    " the server's pg_hba.conf",
-                    state,
-                )
-            case "3D000":
-                return Diagnosis(
-                    DatabaseMissingError,
-                    f"there is no database {settings.name!r} ({settings.origin('name')}) on"
-                    f" {settings.host}",
-                    f"create it (createdb {settings.name}), or correct {settings.variable('name')}",
-                    state,
-                )
-            case "57P03" | "53300":
-                return Diagnosis(
-                    DatabaseUnavailableError,
-                    f"the server at {settings.host} takes no connection now: {text}",
-                    "wait for it to start; if it has too many clients, lower"
-                    f" {settings.variable('pool_size')} and {settings.variable('max_overflow')}",
-                    state,
-                )
-            case "40001" | "40P01":
-                return Diagnosis(
-                    SerializationError,
-                    f"the transaction collided with another one and was undone: {text}",
-                    "run the whole unit of work again",
-                    state,
-                )
-            case "55P03":
-                return Diagnosis(
-                    LockTimeoutError,
-                    f"a lock was not free within {settings.lock_timeout_seconds:g} s"
-                    f" ({settings.variable('lock_timeout_seconds')})",
-                    "keep units of work short, and run the whole unit again",
-                    state,
-                )
-            case "25006":
-                return Diagnosis(
-                    ReadOnlyError,
-                    f"a write reached a session or a server that only reads: {text}",
-                    "use database.session() or a unit of work for writing",
-                    state,
-                )
-        if state.startswith("22"):
-            return Diagnosis(DataError, f"a value does not fit: {text}", "correct the value", state)
-        return None
 
 
 def _milliseconds(seconds: float) -> str:

@@ -27,6 +27,7 @@ from moorage import (
 )
 from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, WRITE_REFUSED
 from moorage_sqlite.options import SQLiteOptions
+from moorage_sqlite.result_codes import diagnose
 from moorage_sqlite.statements import first_word
 from moorage_sqlite.transactions import READ_WRITE, TAKE_READ_LOCK, manage_transactions
 from moorage_sqlite.write_queue import WriteQueue
@@ -134,7 +135,7 @@ class SQLiteConnector(DBConnector):
         """Say what an error means by SQLite's extended result code."""
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:
-            return super().classify_error(error, statement=statement)
+            return diagnose(self, error)
         name = str(getattr(error, "sqlite_errorname", code))
         match code & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -163,7 +164,7 @@ class SQLiteConnector(DBConnector):
                     f"name the right file in {self.settings.variable('name')}",
                     name,
                 )
-        return None
+        return diagnose(self, error)
 
     def _diagnose_lock(self, code: str, statement: str | None) -> Diagnosis:
         if statement and first_word(statement) not in {"begin", "commit"}:

@@ -15,7 +15,6 @@ from moorage.connector import (
     Capabilities,
     ConnectorOptions,
     DBConnector,
-    Diagnosis,
     URLParameter,
 )
 from moorage.database import Database, PoolStatistics
@@ -26,6 +25,7 @@ from moorage.default import (
     get_sessionmaker,
     use_database,
 )
+from moorage.diagnosis import Diagnosis
 from moorage.errors import (
     AuthenticationError,
     CheckViolationError,

@@ -29,11 +29,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from moorage.address import parse_hosts
+from moorage.diagnosis import Diagnosis, explain_error
 from moorage.environment import nearest
 from moorage.errors import (
+    ConnectionLostError,
     ConnectorImportError,
     DatabaseError,
     DatabaseUnavailableError,
+    DataError,
     InsecureConnectionError,
     SettingsError,
 )
@@ -75,6 +78,8 @@ class Capabilities:
         savepoints: A transaction can be rolled back to a point inside it.
         transactional_ddl: CREATE and ALTER are undone by a rollback.
         single_writer: At most one transaction writes at a time; the others wait.
+        ends_idle_transactions: It closes a connection whose transaction sits idle for
+            ``idle_in_transaction_timeout_seconds``.
     """
 
     networked: bool = True
@@ -85,6 +90,7 @@ class Capabilities:
     savepoints: bool = True
     transactional_ddl: bool = False
     single_writer: bool = False
+    ends_idle_transactions: bool = False
 
 
 class ConnectorOptions(BaseModel):
@@ -117,43 +123,6 @@ class URLParameter:
 
     field: str
     convert: Callable[[str], Any] = str
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """
-    What a connector makes of an error of its driver.
-
-    Attributes:
-        kind: The class of ``moorage.errors`` that the error becomes an instance of.
-        sentence: What happened, in the user's terms and with the setting that governs it.
-        hint: The next step; empty where there is none.
-        code: The code that decided it (SQLSTATE, errno, result code).
-        constraint: Name of the constraint that was broken, if the backend tells it apart from the
-            text of the message.
-        table: Name of the table, likewise.
-        columns: Names of the columns, likewise.
-    """
-
-    kind: type[DatabaseError]
-    sentence: str
-    hint: str = ""
-    code: str = ""
-    constraint: str | None = None
-    table: str | None = None
-    columns: tuple[str, ...] = ()
-
-    def to_error(self, orig: BaseException | None = None) -> DatabaseError:
-        """Return the error to raise, for what the driver raised or, without it, for our own."""
-        return self.kind(
-            self.sentence,
-            hint=self.hint,
-            backend_code=self.code,
-            constraint=self.constraint,
-            table=self.table,
-            columns=self.columns,
-            orig=orig,
-        )
 
 
 class DBConnector(ABC):
@@ -291,20 +260,51 @@ class DBConnector(ABC):
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:
         """
-        Say what an error means, by its code and never by its text; ``None`` leaves it as it is.
+        Say what an error means, by its code and never by its text; ``None`` for what it leaves
+        to the base.
 
-        Called for each error of the driver while connecting or running a statement. The default
-        knows what the operating system raises while connecting.
+        Called for each error of the driver while connecting or running a statement. What an
+        override leaves open is asked of the base, whether or not it calls ``super()``; what
+        nobody knows becomes a plain ``DatabaseError``. Use :meth:`diagnose` for the result.
 
         Args:
             error: What was raised; its ``__cause__`` may be the driver's own exception.
-            statement: The SQL that failed, where there is one.
+            statement: ``None`` while connecting; else the SQL that failed, empty for BEGIN,
+                COMMIT and ROLLBACK.
         """
-        if statement is not None:
-            return None
-        if isinstance(error, ssl.SSLError):
-            return self.insecure(error.reason or error.strerror or str(error))
-        return self.unreachable(error) if isinstance(error, OSError) else None
+        if statement is None:
+            if isinstance(error, ssl.SSLError):
+                return self.insecure(error.reason or error.strerror or str(error))
+            return self.unreachable(error) if isinstance(error, OSError) else None
+        if isinstance(error, (OSError, EOFError)):  # TimeoutError is an OSError
+            return self.diagnose(ConnectionLostError, str(error) or type(error).__name__)
+        if isinstance(error, OverflowError):
+            return self.diagnose(DataError, str(error))
+        return None
+
+    def diagnose(
+        self,
+        kind: type[DatabaseError],
+        reason: str,
+        code: str = "",
+        *,
+        constraint: str | None = None,
+        table: str | None = None,
+        columns: tuple[str, ...] = (),
+    ) -> Diagnosis:
+        """
+        Return a diagnosis in moorage's words for ``kind``, which name the settings concerned.
+
+        Args:
+            kind: A class of ``moorage.errors``.
+            reason: What the backend said.
+            code: The code that decided.
+            constraint: Name of the constraint that was broken, if the backend tells.
+            table: Name of the table, likewise.
+            columns: Names of the columns, likewise.
+        """
+        sentence, hint = explain_error(kind, self.settings, reason)
+        return Diagnosis(kind, sentence, hint, code, constraint, table, columns)
 
     def unreachable(self, error: BaseException) -> Diagnosis:
         """Return the diagnosis for a server that refused, was not found or did not answer."""

@@ -13,19 +13,28 @@ import contextlib
 import time
 from typing import Any
 
-from sqlalchemy import Engine, event, util
+from sqlalchemy import Connection, Engine, event, util
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from moorage.connector import DBConnector
-from moorage.errors import DatabaseError, MoorageError, blend
+from moorage.errors import (
+    ConnectError,
+    ConnectionLostError,
+    DatabaseError,
+    DataError,
+    IdleInTransactionTimeoutError,
+    MoorageError,
+    blend,
+)
 
 __all__ = ["build_engine", "connector_of"]
 
 # Execution option by which any listener, or a unit of work that was given a stranger's
 # sessionmaker, finds the connector of an engine. Derived engines inherit it.
 _CONNECTOR_OPTION = "moorage_connector"
+_LAST_STATEMENT = "moorage_last_statement"
 _IDLE_SINCE = "moorage_idle_since"
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -43,6 +52,8 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     sync_engine.update_execution_options(**{_CONNECTOR_OPTION: connector})
     _attach_connect_step(sync_engine, connector)
     _attach_error_classes(sync_engine, connector)
+    if _ends_idle_transactions(connector):
+        _attach_idle_clock(sync_engine)
     if connector.settings.pool_pre_ping == "idle":
         _attach_idle_ping(sync_engine, connector)
     return engine
@@ -68,13 +79,13 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
                     raise
         except MoorageError as error:
             if isinstance(error, DatabaseError):
-                raise blend(error, _as_sqlalchemy(error, dialect)) from error.__cause__
+                raise blend(error, _as_sqlalchemy(error, dialect, type(error))) from error.__cause__
             raise
         except Exception as error:
-            diagnosis = connector.classify_error(error)
-            if diagnosis is None:
+            translated = _translate(connector, error, dialect)
+            if translated is None:
                 raise
-            raise blend(diagnosis.to_error(error), _as_sqlalchemy(error, dialect)) from error
+            raise translated from error
         return connection
 
     @event.listens_for(engine, "do_connect")
@@ -101,17 +112,86 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
             if isinstance(original, DatabaseError) and wrapped is not None:
                 return blend(original, wrapped)
             return None
+        if context.statement is not None and context.execution_context is None:
+            return None  # a parameter could not be prepared: not a word to the driver yet
         # An empty statement tells the connector that this is not the connect step.
-        diagnosis = connector.classify_error(original, statement=context.statement or "")
-        if diagnosis is None:
-            return None
-        theirs = context.sqlalchemy_exception or _as_sqlalchemy(original, context.dialect)
+        translated = _translate(
+            connector,
+            original,
+            context.dialect,
+            statement=context.statement or "",
+            theirs=context.sqlalchemy_exception,
+        )
+        if isinstance(translated, ConnectionLostError):
+            translated = _blame_idleness(connector, translated, context)
+            # Not every way of losing a connection is one in the eyes of SQLAlchemy's dialects,
+            # which would put the broken one back into the pool.
+            context.is_disconnect = True
+            translated.__dict__["connection_invalidated"] = True
         # Returned, not raised: the listeners of other libraries get to see the error as well.
-        return blend(diagnosis.to_error(original), theirs)
+        return translated
 
 
-def _as_sqlalchemy(error: BaseException, dialect: Dialect) -> sa_exc.SQLAlchemyError:
-    """Return what SQLAlchemy would have raised; for a raw OSError, the class it stands beside."""
+def _ends_idle_transactions(connector: DBConnector) -> bool:
+    limit = connector.settings.idle_in_transaction_timeout_seconds
+    return connector.capabilities.ends_idle_transactions and limit > 0
+
+
+def _attach_idle_clock(engine: Engine) -> None:
+    @event.listens_for(engine, "begin")
+    def forget(connection: Connection) -> None:
+        connection.info.pop(_LAST_STATEMENT, None)
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def remember(connection: Connection, *_: object) -> None:
+        connection.info[_LAST_STATEMENT] = time.monotonic()
+
+
+def _blame_idleness(
+    connector: DBConnector, lost: DatabaseError, context: ExceptionContext
+) -> DatabaseError:
+    """
+    Name the time-out of idle transactions where it is the reason of a lost connection.
+
+    The server says so before it closes the connection, to a driver that is not listening then;
+    what the next statement finds is a closed connection and nothing more.
+    """
+    connection = context.connection
+    if connection is None or not _ends_idle_transactions(connector):
+        return lost
+    last = connection.info.get(_LAST_STATEMENT)
+    limit = connector.settings.idle_in_transaction_timeout_seconds
+    if last is None or time.monotonic() - last < limit:
+        return lost
+    diagnosis = connector.diagnose(IdleInTransactionTimeoutError, str(lost.orig), lost.backend_code)
+    return blend(diagnosis.to_error(lost.orig), lost)  # type: ignore[arg-type]  # it is blended
+
+
+def _translate(
+    connector: DBConnector,
+    error: BaseException,
+    dialect: Dialect,
+    *,
+    statement: str | None = None,
+    theirs: sa_exc.SQLAlchemyError | None = None,
+) -> DatabaseError | None:
+    """Return the error to raise; ``None`` for what is no failure of the database."""
+    diagnosis = connector.classify_error(error, statement=statement)
+    if diagnosis is None:
+        diagnosis = DBConnector.classify_error(connector, error, statement=statement)
+    if diagnosis is None:
+        if not isinstance(error, dialect.loaded_dbapi.Error):
+            return None
+        kind = ConnectError if statement is None else DatabaseError
+        diagnosis = connector.diagnose(kind, str(error))
+    ours = diagnosis.to_error(error)
+    return blend(ours, theirs or _as_sqlalchemy(error, dialect, type(ours)))
+
+
+def _as_sqlalchemy(
+    error: BaseException, dialect: Dialect, kind: type[DatabaseError]
+) -> sa_exc.SQLAlchemyError:
+    """Return what SQLAlchemy would have raised; for what it lets through, what comes nearest."""
     if isinstance(error, sa_exc.SQLAlchemyError):
         return error
     if isinstance(error, dialect.loaded_dbapi.Error):
@@ -123,6 +203,8 @@ def _as_sqlalchemy(error: BaseException, dialect: Dialect) -> sa_exc.SQLAlchemyE
             hide_parameters=True,
             dialect=dialect,
         )
+    if issubclass(kind, DataError):
+        return sa_exc.DataError(None, None, error)
     return sa_exc.OperationalError(None, None, error)
 
 

@@ -250,7 +250,7 @@ class DatabaseError(MoorageError):
         columns: Names of its columns that the error is about; empty where the backend does not
             tell.
         is_transient: Whether the same work, run again as a whole, may succeed.
-        orig: What the driver (or the operating system) raised.
+        orig: What SQLAlchemy took for the error of the driver, or the operating system raised.
     """
 
     anchor = "database"
@@ -278,6 +278,17 @@ class DatabaseError(MoorageError):
         self.table = table
         self.columns = columns
         self.orig = orig
+
+    @property
+    def driver_exception(self) -> BaseException | None:
+        """
+        Return what the driver itself raised.
+
+        ``orig`` may be an emulation that SQLAlchemy puts around a driver that is no DBAPI.
+        """
+        orig = self.orig
+        emulated = type(orig).__module__.startswith("sqlalchemy.")
+        return orig.__cause__ if orig is not None and emulated and orig.__cause__ else orig
 
 
 class ConnectError(DatabaseError):
@@ -507,4 +518,7 @@ def blend(ours: DatabaseError, theirs: sa_exc.SQLAlchemyError) -> DatabaseError:
     state = {**theirs.__dict__, **ours.__dict__}
     state.pop("code", None)
     state["orig"] = getattr(theirs, "orig", None) or ours.orig
-    return _rebuild(type(ours), type(theirs), ours.args, state)
+    # Of an error that was blended before only SQLAlchemy's half is kept: a lost COMMIT must not
+    # be caught by who waits for a lost connection.
+    _, kind = getattr(type(theirs), "_moorage_parts", (None, type(theirs)))
+    return _rebuild(type(ours), kind, ours.args, state)

@@ -1,0 +1,115 @@
+"""Each class of error, brought about on a real server: what is caught, and what it carries."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from sqlalchemy import event, text
+from sqlalchemy import exc as sa_exc
+
+from moorage import ConnectError, ConnectionLostError, DatabaseError, IdleInTransactionTimeoutError
+from tests.fix_database import DatabaseFactory
+from tests.matrix.provocations import (
+    PROVOCATIONS,
+    ROWS,
+    Provocation,
+    drop_user,
+    end_connection,
+    metadata,
+    new_user,
+    own_id,
+    parent,
+)
+
+DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
+SQLALCHEMY_2_1 = not sqlalchemy.__version__.startswith("2.0")
+
+
+@pytest.mark.parametrize("provocation", PROVOCATIONS, ids=lambda p: p.kind.__name__)
+async def test_error_is_ours_and_sqlalchemys(
+    provocation: Provocation, backend: str, make_database: DatabaseFactory
+) -> None:
+    """An error of the database is of our class and of the class SQLAlchemy would have raised."""
+    act = provocation.acts.get(backend)
+    if act is None:
+        assert _documented(provocation.kind.__name__, backend) == "none"
+        return
+    usual = make_database()
+    async with usual.engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+        await connection.execute(parent.insert(), ROWS)
+    settings = dict(provocation.settings)
+    if backend in provocation.user:
+        user = await new_user(usual.engine, provocation.user[backend])
+        settings.update(user=user, password=user)
+    database = make_database(**settings)
+    theirs: list[type] = []
+
+    @event.listens_for(database.engine.sync_engine, "handle_error")
+    def see_what_sqlalchemy_would_raise(context: object) -> None:
+        theirs.append(type(context.sqlalchemy_exception))  # type: ignore[attr-defined]
+
+    with pytest.raises(DatabaseError) as caught:
+        await act(database.engine)
+    error = caught.value
+
+    assert isinstance(error, sa_exc.SQLAlchemyError)
+    assert type(error)._moorage_parts[0] is provocation.kind
+    if theirs and theirs[-1] is not type(None):
+        assert isinstance(error, theirs[-1])
+    assert error.hint
+    assert error.orig is not None
+    assert error.constraint == provocation.constraint.get(backend)
+    assert error.table == provocation.table.get(backend)
+    assert error.columns == provocation.columns.get(backend, ())
+    assert error.connection_invalidated == isinstance(error, ConnectionLostError)
+    if not isinstance(error, ConnectError):
+        assert not type(error.driver_exception).__module__.startswith("sqlalchemy")
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert (twin.backend_code, twin.constraint, twin.columns) == (
+            error.backend_code,
+            error.constraint,
+            error.columns,
+        )
+    if not isinstance(error, ConnectError) or SQLALCHEMY_2_1:
+        assert _cell(error) in _documented(provocation.kind.__name__, backend).split(" or ")
+    await database.dispose()
+    if backend in provocation.user:
+        await drop_user(usual.engine, user)
+
+
+async def test_death_of_an_idle_connection_is_not_blamed_on_its_transaction(
+    backend: str, make_database: DatabaseFactory
+) -> None:
+    """A connection that dies outside of a transaction is lost, however long it sat in the pool."""
+    if backend == "sqlite":
+        return  # its connections do not die
+    limit = 1
+    engine = make_database(idle_in_transaction_timeout_seconds=limit).engine
+    async with engine.connect() as connection:
+        number = await own_id(connection)
+    async with engine.connect() as connection, engine.connect() as other:
+        sleep = "pg_sleep" if backend == "postgres" else "SLEEP"
+        await other.execute(text(f"SELECT {sleep}({limit * 1.2})"))
+        assert await own_id(connection) == number
+        await end_connection(engine, number)
+        with pytest.raises(ConnectionLostError) as caught:
+            await connection.execute(text("SELECT 1"))
+    assert not isinstance(caught.value, IdleInTransactionTimeoutError)
+
+
+def _cell(error: DatabaseError) -> str:
+    _, theirs = type(error)._moorage_parts  # type: ignore[attr-defined]
+    return f"`{error.backend_code}` {theirs.__name__}" if error.backend_code else theirs.__name__
+
+
+def _documented(kind: str, backend: str) -> str:
+    column = ("", "error", "sqlite", "postgres", "mysql").index(backend)
+    for line in DOCS.read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"| {kind} |"):
+            return line.split("|")[column].strip()
+    raise AssertionError(f"{kind} has no row in {DOCS.name}")
