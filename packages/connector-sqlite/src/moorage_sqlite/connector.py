@@ -28,6 +28,7 @@ from moorage import (
 from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, WRITE_REFUSED
 from moorage_sqlite.options import SQLiteOptions
 from moorage_sqlite.result_codes import diagnose
+from moorage_sqlite.statement_limit import StatementLimits
 from moorage_sqlite.statements import first_word
 from moorage_sqlite.transactions import READ_WRITE, TAKE_READ_LOCK, manage_transactions
 from moorage_sqlite.write_queue import WriteQueue
@@ -64,6 +65,7 @@ class SQLiteConnector(DBConnector):
     def __init__(self, settings: DatabaseSettings) -> None:
         super().__init__(settings)
         self._write_queue = WriteQueue()
+        self._statement_limits = StatementLimits(self.settings.statement_timeout_seconds or None)
         self._memory_name = f"moorage-{uuid.uuid4().hex}"
         self._keeper: sqlite3.Connection | None = None
         self._refuse_unusable_name()
@@ -95,6 +97,7 @@ class SQLiteConnector(DBConnector):
         arguments = super().get_engine_args()
         lock_seconds = self.settings.lock_timeout_seconds
         arguments["lock_seconds"] = lock_seconds or None
+        arguments["statement_limits"] = self._statement_limits
         arguments["write_queue"] = self._write_queue
         arguments["connect_args"] = {
             # In memory only this process competes, so that nothing need wait inside SQLite.
@@ -117,7 +120,8 @@ class SQLiteConnector(DBConnector):
         return {READ_WRITE: True} if access == "read write" else {READ_ONLY: True}
 
     async def prepare_connection(self, driver_connection: Any) -> None:
-        """Switch foreign keys on, and the journal to the chosen mode."""
+        """Switch foreign keys on, limit statements, and set the journal to the chosen mode."""
+        await self._statement_limits.watch(driver_connection)
         if self.in_memory:
             self._keep_memory()
             # Writing a full cache out early would need all readers gone in mid-transaction. Other

@@ -23,6 +23,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
+from moorage_sqlite.statement_limit import StatementLimits
 from moorage_sqlite.statements import first_word, writes
 from moorage_sqlite.write_queue import WriteQueue
 
@@ -31,6 +32,7 @@ __all__ = [
     "DRIVER_NAME",
     "READ_LOCK",
     "READ_ONLY",
+    "STATEMENT_TIMEOUT",
     "WRITE_REFUSED",
     "MoorageSQLiteDialect",
 ]
@@ -46,6 +48,9 @@ READ_ONLY = "moorage_sqlite_read_only"
 WRITE_REFUSED = "MOORAGE_READ_ONLY_SESSION"
 """Name of the error that a write in such a session ends with, beside SQLite's own names."""
 
+STATEMENT_TIMEOUT = "MOORAGE_STATEMENT_TIMEOUT"
+"""Name of the error that a statement ends with whose time is over, likewise."""
+
 READ_LOCK = "SELECT 1 FROM sqlite_master LIMIT 1"
 """Takes the read lock of a transaction that was opened deferred."""
 
@@ -60,6 +65,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     Args:
         write_queue: Queue of the writers of one ``Database``.
         lock_seconds: Longest wait for a lock; ``None`` is no limit.
+        statement_limits: How long the statements of that ``Database`` may run.
     """
 
     supports_statement_cache = True
@@ -68,11 +74,13 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         self,
         write_queue: WriteQueue | None = None,
         lock_seconds: float | None = None,
+        statement_limits: StatementLimits | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.write_queue: WriteQueue = write_queue or WriteQueue()
         self.lock_seconds = lock_seconds
+        self.statement_limits: StatementLimits = statement_limits or StatementLimits()
 
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
         """Open a connection, unless it is plain that the file cannot be used."""
@@ -86,7 +94,12 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         if statement == BEGIN_IMMEDIATE:
             self._queue_up(cursor)
         elif statement != READ_LOCK:
-            super().do_execute(cursor, statement, parameters, context)
+            self._run(
+                cursor,
+                lambda: super(MoorageSQLiteDialect, self).do_execute(
+                    cursor, statement, parameters, context
+                ),
+            )
             return
         try:
             self._repeat(
@@ -103,7 +116,12 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     ) -> None:
         """Run a statement for each of many rows."""
         _refuse_write(statement, context)
-        super().do_executemany(cursor, statement, parameters, context)
+        self._run(
+            cursor,
+            lambda: super(MoorageSQLiteDialect, self).do_executemany(
+                cursor, statement, parameters, context
+            ),
+        )
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """Commit what is open; wait for readers where they stand in the way."""
@@ -125,6 +143,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         try:
             if connection.in_transaction:
                 super().do_rollback(dbapi_connection)
+            self.statement_limits.lift(connection)
         finally:
             self.write_queue.release(connection)
 
@@ -150,6 +169,12 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
         """Say no: the driver is in autocommit always, and transactions are open all the same."""
         return False
+
+    def _run(self, cursor: Any, execute: Callable[[], None]) -> None:
+        try:
+            self.statement_limits.run(_driver_connection(cursor), execute)
+        except TimeoutError:
+            raise _error("interrupted", sqlite3.SQLITE_INTERRUPT, STATEMENT_TIMEOUT) from None
 
     def _queue_up(self, cursor: Any) -> None:
         async def wait() -> None:

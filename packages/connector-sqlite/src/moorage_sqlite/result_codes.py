@@ -23,13 +23,16 @@ from moorage import (
     StalePlanError,
     StatementCancelledError,
     StatementSyntaxError,
+    StatementTimeoutError,
     UndefinedObjectError,
     UniqueViolationError,
 )
+from moorage_sqlite.dialect import STATEMENT_TIMEOUT
 
 __all__ = ["diagnose"]
 
 _KINDS: dict[str, type[DatabaseError]] = {
+    STATEMENT_TIMEOUT: StatementTimeoutError,
     "SQLITE_AUTH": PermissionDeniedError,
     "SQLITE_CONSTRAINT_CHECK": CheckViolationError,
     "SQLITE_CONSTRAINT_DATATYPE": DataError,

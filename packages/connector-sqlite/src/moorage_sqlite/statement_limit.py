@@ -1,0 +1,81 @@
+"""
+How long a statement may run on a connection, and how it is ended.
+
+SQLite has no time-out of its own, and a task that is cancelled leaves its statement running in
+the driver's thread, where the ROLLBACK has to wait for it. SQLite does ask, every so many steps,
+whether it shall go on; the answer is given here. Unlike an interrupt, it cannot come too early for
+a statement that has not begun, or too late and hit the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+__all__ = ["StatementLimits"]
+
+# About a millisecond. The question takes Python's global lock, so it must not be asked too often.
+_STEPS = 50_000
+
+
+class StatementLimits:
+    """
+    The limits of a database's connections; set in event loops, looked at in the driver's threads.
+
+    Args:
+        seconds: Longest run of one statement; ``None`` is no limit.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = math.inf if seconds is None else seconds
+        self._clocks: WeakKeyDictionary[Any, _Clock] = WeakKeyDictionary()
+
+    async def watch(self, driver_connection: Any) -> None:
+        """Put a connection under the limit; called once, when it was just opened."""
+        clock = self._clocks[driver_connection] = _Clock()
+        await driver_connection.set_progress_handler(clock.is_over, _STEPS)
+
+    def run(self, driver_connection: Any, execute: Callable[[], None]) -> None:
+        """
+        Run a statement under the limit; one whose task is cancelled is told to end.
+
+        Called inside SQLAlchemy's greenlet, where ``execute`` waits for the driver's thread.
+
+        Raises:
+            TimeoutError: The statement was ended because its time was over.
+        """
+        clock = self._clocks.get(driver_connection)
+        if clock is None:
+            execute()
+            return
+        clock.until = time.monotonic() + self._seconds
+        try:
+            execute()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT and clock.is_over():
+                raise TimeoutError from error
+            raise
+        except asyncio.CancelledError:
+            clock.until = -math.inf
+            raise
+        clock.until = math.inf
+
+    def lift(self, driver_connection: Any) -> None:
+        """Take the limit back; called when nothing runs on the connection any more."""
+        if (clock := self._clocks.get(driver_connection)) is not None:
+            clock.until = math.inf
+
+
+class _Clock:
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = math.inf
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.until
