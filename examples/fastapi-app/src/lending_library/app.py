@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import exc
 
 from lending_library.routes import router
-from moorage import DatabaseError, DataError
+from moorage import ConstraintViolationError, DatabaseError, DataError
 from moorage_fastapi import lifespan
 
 logger = logging.getLogger(__name__)
@@ -16,8 +16,8 @@ app = FastAPI(title="Lending library", lifespan=lifespan())
 app.include_router(router)
 
 
-@app.exception_handler(exc.IntegrityError)
-async def conflict(request: Request, error: exc.IntegrityError) -> JSONResponse:
+@app.exception_handler(ConstraintViolationError)
+async def conflict(request: Request, error: ConstraintViolationError) -> JSONResponse:
     """A constraint decides what is a duplicate; asking before writing would race."""
     detail = "this contradicts what the library has already"
     return JSONResponse({"detail": detail}, status.HTTP_409_CONFLICT)
