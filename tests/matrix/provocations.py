@@ -184,7 +184,12 @@ async def _sleeps(engine: AsyncEngine) -> None:
 
 
 def _sleep(engine: AsyncEngine) -> str:
-    return "SELECT pg_sleep(30)" if engine.dialect.name == "postgresql" else "SELECT SLEEP(30)"
+    return {
+        "sqlite": "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+        " SELECT count(*) FROM c",
+        "postgresql": "SELECT pg_sleep(30)",
+        "mysql": "SELECT SLEEP(30)",
+    }[engine.dialect.name]
 
 
 async def own_id(connection: AsyncConnection) -> int:
@@ -344,7 +349,7 @@ PROVOCATIONS = [
         LockTimeoutError, _everywhere(_waits_for_a_lock), settings={"lock_timeout_seconds": 1}
     ),
     Provocation(
-        StatementTimeoutError, _on_servers(_sleeps), settings={"statement_timeout_seconds": 0.5}
+        StatementTimeoutError, _everywhere(_sleeps), settings={"statement_timeout_seconds": 0.5}
     ),
     Provocation(StatementCancelledError, _on_servers(_is_cancelled_by_somebody)),
     Provocation(StalePlanError, _on_servers(_runs_a_plan_of_yesterday)),

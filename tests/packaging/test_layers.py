@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # package (migrations/) is one name. A new module has to be given its place here.
 CORE_LAYERS = (
     {"_requirements"},
-    {"address", "errors"},
+    {"address", "errors", "shield"},
     {"environment"},
     {"settings"},
     {"tls", "diagnosis"},
     {"connector"},
-    {"registry", "keepalive", "commit"},
+    {"registry", "keepalive", "commit", "session", "hooks"},
     {"engine", "pool"},
     {"unit_of_work"},
     {"database"},
@@ -37,7 +37,12 @@ CORE_LAYERS = (
     {"cli"},
 )
 # Tighter than its layer: a unit of work runs on any session factory and must not know databases.
-ONLY = {"unit_of_work": {"errors", "connector", "engine", "commit"}, "commit": {"errors"}}
+ONLY = {
+    "unit_of_work": {"errors", "connector", "engine", "commit", "session", "hooks", "shield"},
+    "commit": {"errors", "shield"},
+    "session": {"errors"},
+    "hooks": {"shield"},
+}
 
 # Late imports upwards that are part of the design: an argument that the caller left out is looked
 # up when it is needed.

@@ -12,7 +12,13 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from moorage import Database, DatabaseSettings, LockTimeoutError, SerializationError
+from moorage import (
+    Database,
+    DatabaseSettings,
+    LockTimeoutError,
+    SerializationError,
+    TransactionAbortedError,
+)
 from tests.fix_scale import Scale
 
 INCREMENT = text("UPDATE counter SET value = :value")
@@ -233,7 +239,7 @@ async def test_transaction_ended_by_sql_is_noticed(database: Database) -> None:
     async with database.session() as session:
         await session.execute(INCREMENT, {"value": 3})
         await session.execute(text("COMMIT"))
-        with pytest.raises(sa_exc.InvalidRequestError, match="ended this transaction by itself"):
+        with pytest.raises(TransactionAbortedError, match="ended this transaction by itself"):
             await session.execute(INCREMENT, {"value": 4})
     assert await counter(database) == 3
 

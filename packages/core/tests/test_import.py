@@ -122,9 +122,12 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.engine",
         "moorage.environment",
         "moorage.errors",
+        "moorage.hooks",
         "moorage.keepalive",
         "moorage.registry",
+        "moorage.session",
         "moorage.settings",
+        "moorage.shield",
         "moorage.tls",
         "moorage.unit_of_work",
     }

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import PoolResetState
 
 from moorage import (
     AccessMode,
@@ -17,6 +18,7 @@ from moorage import (
     ConnectorOptions,
     DBConnector,
     Diagnosis,
+    TransactionLimits,
     URLParameter,
     effective_ssl_mode,
     enable_keepalive,
@@ -25,11 +27,14 @@ from moorage import (
 from moorage_mysql.encrypted import connect_encrypted
 from moorage_mysql.errnos import diagnose
 from moorage_mysql.options import MySQLOptions
+from moorage_mysql.undone import refuse_undone_transactions
 
 __all__ = ["MySQLConnector"]
 
 _DRIVER_NAME = "mysql+aiomysql"
 _READ_ONLY = "moorage_mysql_read_only"
+# Key in `Connection.info`: the limits of the session are not those of the settings.
+_LIMITED = "moorage_mysql_limited"
 
 _SSL_MODES = {
     "disabled": "disable",
@@ -77,6 +82,7 @@ class MySQLConnector(DBConnector):
         ),
         read_only_transactions=True,
         ends_idle_transactions=True,
+        transaction_limits=True,
     )
     # The words of the mysql client, of its configuration files and of hosting companies.
     url_parameters: ClassVar[Mapping[str, URLParameter]] = {
@@ -129,11 +135,24 @@ class MySQLConnector(DBConnector):
         """Create the engine, whose read sessions begin READ ONLY."""
         engine = super().create_engine()
         event.listen(engine.sync_engine, "begin", _begin_read_only)
+        event.listen(engine.sync_engine, "reset", self._restore_limits)
+        refuse_undone_transactions(engine.sync_engine)
         return engine
 
     def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
         """Return what makes transactions READ ONLY."""
-        return {_READ_ONLY: True} if access == "read only" else {}
+        return {} if access == "read write" else {_READ_ONLY: True}
+
+    def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
+        """Set the limits of the server's session, which are set back with the pool's reset."""
+        settings = self.settings
+        statement, lock = limits.statement_timeout_seconds, limits.lock_timeout_seconds
+        connection.info[_LIMITED] = True
+        words = _limits(
+            settings.statement_timeout_seconds if statement is None else statement,
+            settings.lock_timeout_seconds if lock is None else lock,
+        )
+        connection.exec_driver_sql(f"SET SESSION {words}")
 
     async def prepare_connection(self, driver_connection: Any) -> None:
         """Make the session strict, limited in time, in UTC, and READ COMMITTED."""
@@ -154,18 +173,34 @@ class MySQLConnector(DBConnector):
 
     def _session_variables(self) -> str:
         settings = self.settings
-        # Whole seconds, at least one; there is no word for "no limit", a year is the largest value.
-        lock = math.ceil(settings.lock_timeout_seconds) or 31536000
-        seconds = settings.statement_timeout_seconds
+        limits = _limits(settings.statement_timeout_seconds, settings.lock_timeout_seconds)
         idle = math.ceil(settings.idle_in_transaction_timeout_seconds)
         # The comments are read as SQL by MariaDB (M!) and by MySQL from 8.0 on (!80000) only: the
         # two have other names for the same limit. One statement is one round trip.
         return (
-            f"SET SESSION sql_mode='{self.options.sql_mode}', time_zone='+00:00',"
-            f" innodb_lock_wait_timeout={lock}, lock_wait_timeout={lock}"
-            f" /*M!100301 , max_statement_time={seconds:g}, idle_transaction_timeout={idle} */"
-            f" /*!80000 , max_execution_time={round(seconds * 1000)} */"
+            f"SET SESSION sql_mode='{self.options.sql_mode}', time_zone='+00:00', {limits}"
+            f" /*M!100301 , idle_transaction_timeout={idle} */"
         )
+
+    def _restore_limits(self, connection: Any, record: Any, state: PoolResetState) -> None:
+        if record.info.pop(_LIMITED, False) and not state.terminate_only:
+            settings = self.settings
+            limits = _limits(settings.statement_timeout_seconds, settings.lock_timeout_seconds)
+            cursor = connection.cursor()
+            try:
+                cursor.execute(f"SET SESSION {limits}")
+            finally:
+                cursor.close()
+
+
+def _limits(statement_seconds: float, lock_seconds: float) -> str:
+    # Whole seconds, at least one; there is no word for "no limit", a year is the largest value.
+    lock = math.ceil(lock_seconds) or 31536000
+    return (
+        f"innodb_lock_wait_timeout={lock}, lock_wait_timeout={lock}"
+        f" /*M!100301 , max_statement_time={statement_seconds:g} */"
+        f" /*!80000 , max_execution_time={round(statement_seconds * 1000)} */"
+    )
 
 
 def _begin_read_only(connection: Connection) -> None:

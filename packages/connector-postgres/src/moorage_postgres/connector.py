@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import DateTime
 
@@ -16,6 +16,7 @@ from moorage import (
     ConnectorOptions,
     DBConnector,
     Diagnosis,
+    TransactionLimits,
     URLParameter,
     effective_ssl_mode,
     enable_keepalive,
@@ -69,6 +70,8 @@ class PostgresConnector(DBConnector):
         read_only_transactions=True,
         ends_idle_transactions=True,
         transactional_ddl=True,
+        transaction_limits=True,
+        deferrable_transactions=True,
     )
     # libpq's own vocabulary, as hosting companies print it in their connection strings.
     url_parameters: ClassVar[Mapping[str, URLParameter]] = {
@@ -115,7 +118,28 @@ class PostgresConnector(DBConnector):
 
     def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
         """Return what makes a transaction READ ONLY; asyncpg says so in its BEGIN, for nothing."""
-        return {"postgresql_readonly": True} if access == "read only" else {}
+        if access == "read write":
+            return {}
+        return {
+            "postgresql_readonly": True,
+            "postgresql_deferrable": access == "read only deferrable",
+        }
+
+    def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
+        """Set the server's own limits, which end with the transaction, in one round trip."""
+        seconds = {
+            "statement_timeout": limits.statement_timeout_seconds,
+            "lock_timeout": limits.lock_timeout_seconds,
+        }
+        connection.execute(
+            select(
+                *(
+                    func.set_config(name, _milliseconds(value), True)
+                    for name, value in seconds.items()
+                    if value is not None
+                )
+            )
+        )
 
     async def prepare_connection(self, driver_connection: Any) -> None:
         """Switch TCP keepalives on, which asyncpg leaves off."""

@@ -36,6 +36,7 @@ from moorage import (
     StatementSyntaxError,
     StatementTimeoutError,
     TooManyConnectionsError,
+    TransactionAbortedError,
     UndefinedObjectError,
     UniqueViolationError,
 )
@@ -57,6 +58,7 @@ _KINDS: dict[str, type[DatabaseError]] = {
     "3F000": UndefinedObjectError,
     "40001": SerializationError,
     "40P01": DeadlockError,
+    "25P02": TransactionAbortedError,
     "42501": PermissionDeniedError,
     "42601": StatementSyntaxError,
     "42703": UndefinedObjectError,

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import PoolResetState
 
 from moorage import (
     AccessMode,
@@ -24,11 +25,12 @@ from moorage import (
     ReadOnlyError,
     SerializationError,
     SettingsError,
+    TransactionLimits,
 )
 from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, WRITE_REFUSED
+from moorage_sqlite.limits import Limits
 from moorage_sqlite.options import SQLiteOptions
 from moorage_sqlite.result_codes import diagnose
-from moorage_sqlite.statement_limit import StatementLimits
 from moorage_sqlite.statements import first_word
 from moorage_sqlite.transactions import READ_WRITE, TAKE_READ_LOCK, manage_transactions
 from moorage_sqlite.write_queue import WriteQueue
@@ -39,6 +41,12 @@ _MEMORY = ":memory:"
 # The in-memory file system whose databases several connections of a process can share.
 _MEMDB_SINCE = (3, 36, 0)
 _NO_LIMIT_SECONDS = 86400.0
+# Key in `Connection.info`.
+_BUSY_TIMEOUT_CHANGED = "moorage_sqlite_busy_timeout_changed"
+
+
+def _busy_timeout(lock_seconds: float) -> str:
+    return f"PRAGMA busy_timeout={round((lock_seconds or _NO_LIMIT_SECONDS) * 1000)}"
 
 
 class SQLiteConnector(DBConnector):
@@ -59,13 +67,16 @@ class SQLiteConnector(DBConnector):
         read_only_transactions=True,
         transactional_ddl=True,
         single_writer=True,
+        transaction_limits=True,
     )
     options: SQLiteOptions
 
     def __init__(self, settings: DatabaseSettings) -> None:
         super().__init__(settings)
         self._write_queue = WriteQueue()
-        self._statement_limits = StatementLimits(self.settings.statement_timeout_seconds or None)
+        self._limits = Limits(
+            self.settings.statement_timeout_seconds, self.settings.lock_timeout_seconds
+        )
         self._memory_name = f"moorage-{uuid.uuid4().hex}"
         self._keeper: sqlite3.Connection | None = None
         self._refuse_unusable_name()
@@ -96,8 +107,7 @@ class SQLiteConnector(DBConnector):
         """Return the pool of the base, and who waits for locks where and how long."""
         arguments = super().get_engine_args()
         lock_seconds = self.settings.lock_timeout_seconds
-        arguments["lock_seconds"] = lock_seconds or None
-        arguments["statement_limits"] = self._statement_limits
+        arguments["limits"] = self._limits
         arguments["write_queue"] = self._write_queue
         arguments["connect_args"] = {
             # In memory only this process competes, so that nothing need wait inside SQLite.
@@ -112,6 +122,7 @@ class SQLiteConnector(DBConnector):
         """Create the engine and take over the beginning of its transactions."""
         engine = super().create_engine()
         manage_transactions(engine.sync_engine)
+        event.listen(engine.sync_engine, "reset", self._restore_limits)
         event.listen(engine.sync_engine, "engine_disposed", self._let_memory_go)
         return engine
 
@@ -119,9 +130,29 @@ class SQLiteConnector(DBConnector):
         """Return what makes units take the write lock at once and read sessions only read."""
         return {READ_WRITE: True} if access == "read write" else {READ_ONLY: True}
 
+    def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
+        """Give the connection other limits until it is back in the pool."""
+        driver_connection = connection.connection.driver_connection
+        lock = limits.lock_timeout_seconds
+        self._limits.change(driver_connection, limits.statement_timeout_seconds, lock)
+        if lock is not None and not self.in_memory:
+            connection.info[_BUSY_TIMEOUT_CHANGED] = True
+            connection.exec_driver_sql(_busy_timeout(lock))
+
+    def _restore_limits(self, connection: Any, record: Any, state: PoolResetState) -> None:
+        if state.terminate_only:
+            return
+        self._limits.restore(record.driver_connection)
+        if record.info.pop(_BUSY_TIMEOUT_CHANGED, False):
+            cursor = connection.cursor()
+            try:
+                cursor.execute(_busy_timeout(self.settings.lock_timeout_seconds))
+            finally:
+                cursor.close()
+
     async def prepare_connection(self, driver_connection: Any) -> None:
         """Switch foreign keys on, limit statements, and set the journal to the chosen mode."""
-        await self._statement_limits.watch(driver_connection)
+        await self._limits.watch(driver_connection)
         if self.in_memory:
             self._keep_memory()
             # Writing a full cache out early would need all readers gone in mid-transaction. Other

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import sqlite3
@@ -23,7 +24,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
-from moorage_sqlite.statement_limit import StatementLimits
+from moorage_sqlite.limits import Limits
 from moorage_sqlite.statements import first_word, writes
 from moorage_sqlite.write_queue import WriteQueue
 
@@ -64,8 +65,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
 
     Args:
         write_queue: Queue of the writers of one ``Database``.
-        lock_seconds: Longest wait for a lock; ``None`` is no limit.
-        statement_limits: How long the statements of that ``Database`` may run.
+        limits: How long the statements of that ``Database`` may run and wait.
     """
 
     supports_statement_cache = True
@@ -73,14 +73,12 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     def __init__(
         self,
         write_queue: WriteQueue | None = None,
-        lock_seconds: float | None = None,
-        statement_limits: StatementLimits | None = None,
+        limits: Limits | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.write_queue: WriteQueue = write_queue or WriteQueue()
-        self.lock_seconds = lock_seconds
-        self.statement_limits: StatementLimits = statement_limits or StatementLimits()
+        self.limits: Limits = limits or Limits()
 
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
         """Open a connection, unless it is plain that the file cannot be used."""
@@ -103,9 +101,10 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
             return
         try:
             self._repeat(
+                _driver_connection(cursor),
                 lambda: super(MoorageSQLiteDialect, self).do_execute(
                     cursor, statement, parameters, context
-                )
+                ),
             )
         except BaseException:
             self.write_queue.release(_driver_connection(cursor))
@@ -128,7 +127,10 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         connection = dbapi_connection.driver_connection
         if connection.in_transaction:
             try:
-                self._repeat(lambda: super(MoorageSQLiteDialect, self).do_commit(dbapi_connection))
+                self._repeat(
+                    connection,
+                    lambda: super(MoorageSQLiteDialect, self).do_commit(dbapi_connection),
+                )
             except BaseException:
                 # SQLite keeps the transaction open, and SQLAlchemy takes a failed COMMIT for its
                 # end: nobody else would roll it back.
@@ -143,7 +145,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         try:
             if connection.in_transaction:
                 super().do_rollback(dbapi_connection)
-            self.statement_limits.lift(connection)
+            self.limits.lift(connection)
         finally:
             self.write_queue.release(connection)
 
@@ -172,14 +174,17 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
 
     def _run(self, cursor: Any, execute: Callable[[], None]) -> None:
         try:
-            self.statement_limits.run(_driver_connection(cursor), execute)
+            self.limits.run(_driver_connection(cursor), execute)
         except TimeoutError:
             raise _error("interrupted", sqlite3.SQLITE_INTERRUPT, STATEMENT_TIMEOUT) from None
 
     def _queue_up(self, cursor: Any) -> None:
+        connection = _driver_connection(cursor)
+        seconds = self.limits.lock_seconds(connection)
+
         async def wait() -> None:
-            async with asyncio.timeout(self.lock_seconds):
-                await self.write_queue.acquire(_driver_connection(cursor))
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                await self.write_queue.acquire(connection)
 
         try:
             util.await_only(wait())
@@ -187,15 +192,15 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
             # What a wait inside SQLite ends with, so that one place explains both.
             raise _error("database is locked", sqlite3.SQLITE_BUSY, "SQLITE_BUSY") from None
 
-    def _repeat(self, act: Callable[[], None]) -> None:
+    def _repeat(self, connection: Any, act: Callable[[], None]) -> None:
         """Do it until no lock stands in the way, or the deadline for locks is over."""
-        end = None if self.lock_seconds is None else time.monotonic() + self.lock_seconds
+        end = time.monotonic() + self.limits.lock_seconds(connection)
         pause = 0.001
         while True:
             try:
                 return act()
             except sqlite3.OperationalError as error:
-                if not _is_busy(error) or (end is not None and time.monotonic() >= end):
+                if not _is_busy(error) or time.monotonic() >= end:
                     raise
             util.await_only(asyncio.sleep(pause * random.uniform(0.5, 1.0)))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy import exc as sa_exc
 
+from moorage import TransactionAbortedError
 from moorage_sqlite.dialect import BEGIN_IMMEDIATE, READ_LOCK, READ_ONLY
 from moorage_sqlite.statements import first_word, writes
 
@@ -64,9 +64,10 @@ def _begin_with_first_statement(
         if not adapter.driver_connection.in_transaction and first_word(statement) != "pragma":
             # SQLite rolls a whole transaction back by itself when the disk is full, for one.
             # What follows would be committed without what came before.
-            raise sa_exc.InvalidRequestError(
+            raise TransactionAbortedError(
                 "SQLite has ended this transaction by itself after an error, or a COMMIT or"
-                " ROLLBACK was sent as SQL; roll the session back and run the whole unit again"
+                " ROLLBACK was sent as SQL; nothing of it can be stored",
+                hint="let errors leave the unit of work, which can then be run again as a whole",
             )
         return
     if first_word(statement) == "pragma":

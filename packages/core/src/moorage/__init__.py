@@ -15,6 +15,7 @@ from moorage.connector import (
     Capabilities,
     ConnectorOptions,
     DBConnector,
+    TransactionLimits,
     URLParameter,
 )
 from moorage.database import Database, PoolStatistics
@@ -64,11 +65,13 @@ from moorage.errors import (
     StatementSyntaxError,
     StatementTimeoutError,
     TooManyConnectionsError,
+    TransactionAbortedError,
     UncommittedChangesError,
     UndefinedObjectError,
     UniqueViolationError,
     UnitOfWorkError,
 )
+from moorage.hooks import Hook
 from moorage.keepalive import enable_keepalive
 from moorage.registry import (
     InstalledConnector,
@@ -77,6 +80,7 @@ from moorage.registry import (
     register_connector,
     unregister_connector,
 )
+from moorage.session import InnerCommits
 from moorage.settings import (
     DatabaseSettings,
     DatabaseType,
@@ -90,6 +94,9 @@ from moorage.unit_of_work import (
     AsyncSessionMaker,
     CommitOutcome,
     UnitOfWork,
+    UnitOptions,
+    on_commit,
+    on_rollback,
 )
 
 __version__ = "0.1.0"
@@ -128,8 +135,10 @@ __all__ = [
     "Diagnosis",
     "ExclusionViolationError",
     "ForeignKeyViolationError",
+    "Hook",
     "HostPort",
     "IdleInTransactionTimeoutError",
+    "InnerCommits",
     "InsecureConnectionError",
     "InstalledConnector",
     "LifecycleError",
@@ -150,12 +159,15 @@ __all__ = [
     "StatementSyntaxError",
     "StatementTimeoutError",
     "TooManyConnectionsError",
+    "TransactionAbortedError",
+    "TransactionLimits",
     "URLParameter",
     "UncommittedChangesError",
     "UndefinedObjectError",
     "UniqueViolationError",
     "UnitOfWork",
     "UnitOfWorkError",
+    "UnitOptions",
     "UnknownSettingWarning",
     "dispose_engine",
     "effective_ssl_mode",
@@ -166,6 +178,8 @@ __all__ = [
     "get_sessionmaker",
     "installed_connectors",
     "make_ssl_context",
+    "on_commit",
+    "on_rollback",
     "register_connector",
     "unregister_connector",
     "use_database",

@@ -14,6 +14,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage.errors import CommitOutcomeUnknownError, blend
+from moorage.shield import retrieve, wait_shielded
 
 __all__ = ["commit"]
 
@@ -44,11 +45,11 @@ async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.Canc
     if session.new or session.dirty or session.deleted:
         await session.flush()
     committing = asyncio.create_task(session.commit())
-    cancellation = await _wait(committing, deadline_seconds)
+    cancellation = await wait_shielded(committing, deadline_seconds)
     if not committing.done():
         committing.cancel()
-        await _wait(committing, _CLOSE_SECONDS)
-        committing.add_done_callback(_retrieve)
+        await wait_shielded(committing, _CLOSE_SECONDS)
+        committing.add_done_callback(retrieve)
         raise CommitOutcomeUnknownError(
             f"no answer to COMMIT within {deadline_seconds:g} s (commit_timeout_seconds)",
             hint=_HINT,
@@ -66,21 +67,3 @@ async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.Canc
     if failure is not None:
         raise failure
     return cancellation
-
-
-async def _wait(task: asyncio.Task[None], seconds: float) -> asyncio.CancelledError | None:
-    """Wait for a task without passing cancellations on; return the last one."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    cancellation = None
-    while not task.done() and loop.time() < end:
-        try:
-            await asyncio.wait({task}, timeout=end - loop.time())
-        except asyncio.CancelledError as error:
-            cancellation = error
-    return cancellation
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -50,14 +50,33 @@ __all__ = [
     "ConnectorOptions",
     "DBConnector",
     "Diagnosis",
+    "TransactionLimits",
     "URLParameter",
 ]
 
 CONTRACT_VERSION: Final = 1
 """Number of the contract on this page. It grows only when connectors written before would break."""
 
-AccessMode = Literal["read write", "read only"]
-"""What a session was opened for: a unit of work writes, a read session does not."""
+AccessMode = Literal["read write", "read only", "read only deferrable"]
+"""
+What a session was opened for: a unit of work writes, a read session does not.
+
+``read only deferrable`` is asked for only where ``capabilities.deferrable_transactions`` says so.
+"""
+
+
+@dataclass(frozen=True)
+class TransactionLimits:
+    """
+    The limits of one unit of work, in seconds; ``None`` leaves what the settings say.
+
+    Attributes:
+        statement_timeout_seconds: Longest run of one statement; 0 is no limit.
+        lock_timeout_seconds: Longest wait for a lock; 0 is no limit.
+    """
+
+    statement_timeout_seconds: float | None = None
+    lock_timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,9 @@ class Capabilities:
         single_writer: At most one transaction writes at a time; the others wait.
         ends_idle_transactions: It closes a connection whose transaction sits idle for
             ``idle_in_transaction_timeout_seconds``.
+        transaction_limits: :meth:`DBConnector.limit_transaction` is understood.
+        deferrable_transactions: A SERIALIZABLE transaction that only reads may wait until it can
+            neither fail nor make others fail.
     """
 
     networked: bool = True
@@ -91,6 +113,8 @@ class Capabilities:
     transactional_ddl: bool = False
     single_writer: bool = False
     ends_idle_transactions: bool = False
+    transaction_limits: bool = False
+    deferrable_transactions: bool = False
 
 
 class ConnectorOptions(BaseModel):
@@ -247,6 +271,16 @@ class DBConnector(ABC):
         default) means that such sessions need nothing special, and costs nothing.
         """
         return {}
+
+    def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
+        """
+        Put limits on the transaction that was just opened on ``connection``.
+
+        Called where ``capabilities.transaction_limits`` says so, and only for a unit that asks;
+        statements may be executed. The limits must be gone when the connection is back in the
+        pool, also after a rollback.
+        """
+        raise NotImplementedError(f"connector {self.name!r} declares transaction_limits")
 
     async def prepare_connection(self, driver_connection: Any) -> None:
         """

@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, Unpack
 
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -19,8 +19,9 @@ from moorage.connector import DBConnector
 from moorage.engine import build_engine
 from moorage.errors import DatabaseDisposedError, DatabaseError
 from moorage.registry import get_connector
+from moorage.session import GuardedSession
 from moorage.settings import DatabaseSettings
-from moorage.unit_of_work import AsyncSessionMaker, UnitOfWork
+from moorage.unit_of_work import AsyncSessionMaker, UnitOfWork, UnitOptions
 
 __all__ = ["Database", "PoolStatistics"]
 
@@ -128,7 +129,9 @@ class Database:
         engine = self.engine
         with self._lock:
             if self._sessionmaker is None:
-                self._sessionmaker = async_sessionmaker(engine, expire_on_commit=False)
+                self._sessionmaker = async_sessionmaker(
+                    engine, expire_on_commit=False, sync_session_class=GuardedSession
+                )
             return self._sessionmaker
 
     def session(self) -> AsyncSession:
@@ -150,15 +153,15 @@ class Database:
             if self._read_sessionmaker is None:
                 options = self._connector.get_execution_options("read only")
                 self._read_sessionmaker = async_sessionmaker(
-                    engine.execution_options(**options), expire_on_commit=False
+                    engine.execution_options(**options),
+                    expire_on_commit=False,
+                    sync_session_class=GuardedSession,
                 )
             return self._read_sessionmaker()
 
-    def unit_of_work(
-        self, *, isolation_level: str | None = None, read_only: bool = False
-    ) -> UnitOfWork:
+    def unit_of_work(self, **options: Unpack[UnitOptions]) -> UnitOfWork:
         """Return a new unit of work on this database; see :class:`UnitOfWork`."""
-        return UnitOfWork(self.sessionmaker, isolation_level=isolation_level, read_only=read_only)
+        return UnitOfWork(self.sessionmaker, **options)
 
     async def ping(self) -> None:
         """

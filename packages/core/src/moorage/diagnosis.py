@@ -32,6 +32,7 @@ from moorage.errors import (
     StatementSyntaxError,
     StatementTimeoutError,
     TooManyConnectionsError,
+    TransactionAbortedError,
     UndefinedObjectError,
     UniqueViolationError,
 )
@@ -183,6 +184,11 @@ _WORDS: dict[type, Callable[[DatabaseSettings, str], _Words]] = {
     DeadlockError: _constant(
         "this transaction and another one waited for each other, and this one was undone",
         f"{_AGAIN}; take locks in the same order everywhere",
+    ),
+    TransactionAbortedError: _constant(
+        "an earlier error ended this transaction, and nothing of it can be stored",
+        "let errors leave the unit of work, or do what may fail inside"
+        " `async with unit.savepoint():`",
     ),
     StalePlanError: _constant(
         "the schema changed after this statement had been prepared",

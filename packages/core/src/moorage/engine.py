@@ -13,28 +13,32 @@ import contextlib
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event, util
+from sqlalchemy import Connection, Engine, event, select, util
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from moorage.connector import DBConnector
+from moorage.connector import DBConnector, TransactionLimits
 from moorage.errors import (
     ConnectError,
     ConnectionLostError,
     DatabaseError,
     DataError,
     IdleInTransactionTimeoutError,
+    LockTimeoutError,
     MoorageError,
+    StatementTimeoutError,
     blend,
 )
 
-__all__ = ["build_engine", "connector_of"]
+__all__ = ["build_engine", "connector_of", "limit_transaction"]
 
 # Execution option by which any listener, or a unit of work that was given a stranger's
 # sessionmaker, finds the connector of an engine. Derived engines inherit it.
 _CONNECTOR_OPTION = "moorage_connector"
 _LAST_STATEMENT = "moorage_last_statement"
+_STATEMENT_FAILED = "moorage_statement_failed"
+_LIMITS = "moorage_limits"
 _IDLE_SINCE = "moorage_idle_since"
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -52,6 +56,7 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     sync_engine.update_execution_options(**{_CONNECTOR_OPTION: connector})
     _attach_connect_step(sync_engine, connector)
     _attach_error_classes(sync_engine, connector)
+    _attach_commit_check(sync_engine)
     if _ends_idle_transactions(connector):
         _attach_idle_clock(sync_engine)
     if connector.settings.pool_pre_ping == "idle":
@@ -114,6 +119,8 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
             return None
         if context.statement is not None and context.execution_context is None:
             return None  # a parameter could not be prepared: not a word to the driver yet
+        if context.connection is not None and not context.is_disconnect:
+            context.connection.info[_STATEMENT_FAILED] = True
         # An empty statement tells the connector that this is not the connect step.
         translated = _translate(
             connector,
@@ -128,8 +135,67 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
             # which would put the broken one back into the pool.
             context.is_disconnect = True
             translated.__dict__["connection_invalidated"] = True
+        elif translated is not None:
+            translated = _blame_unit_limit(translated, context)
         # Returned, not raised: the listeners of other libraries get to see the error as well.
         return translated
+
+
+def _attach_commit_check(engine: Engine) -> None:
+    """
+    Ask, before a COMMIT behind an error that was swallowed, whether there is something to commit.
+
+    PostgreSQL answers such a COMMIT with a ROLLBACK, which drivers take for success. The question
+    fails where the transaction has, and costs nothing where no statement failed.
+    """
+
+    @event.listens_for(engine, "begin")
+    def forget(connection: Connection) -> None:
+        connection.info.pop(_STATEMENT_FAILED, None)
+        connection.info.pop(_LIMITS, None)
+
+    @event.listens_for(engine, "rollback_savepoint")
+    def forgive(connection: Connection, name: str, context: object) -> None:
+        connection.info.pop(_STATEMENT_FAILED, None)
+
+    @event.listens_for(engine, "commit")
+    def check(connection: Connection) -> None:
+        if not connection.info.pop(_STATEMENT_FAILED, False):
+            return
+        try:
+            connection.execute(select(1))
+        except BaseException:
+            # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
+            connection.dialect.do_rollback(connection.connection)
+            raise
+
+
+def limit_transaction(
+    connection: Connection, connector: DBConnector, limits: TransactionLimits
+) -> None:
+    """Put a unit's limits on the transaction that was just opened on ``connection``."""
+    connection.info[_LIMITS] = limits
+    connector.limit_transaction(connection, limits)
+
+
+_LIMIT_OF: dict[type[DatabaseError], str] = {
+    StatementTimeoutError: "statement_timeout_seconds",
+    LockTimeoutError: "lock_timeout_seconds",
+}
+
+
+def _blame_unit_limit(error: DatabaseError, context: ExceptionContext) -> DatabaseError:
+    """Name the limit of the unit of work, where it is that which was exceeded."""
+    limits = None if context.connection is None else context.connection.info.get(_LIMITS)
+    for kind, name in _LIMIT_OF.items():
+        seconds = getattr(limits, name, None)
+        if isinstance(error, kind) and seconds is not None:
+            what = "the statement ran" if kind is StatementTimeoutError else "a lock was waited for"
+            error.args = (
+                f"{what} for longer than {seconds:g} s ({name} of the unit of work)",
+                *error.args[1:],
+            )
+    return error
 
 
 def _ends_idle_transactions(connector: DBConnector) -> bool:

@@ -29,6 +29,7 @@ The one tree of errors of all moorage packages.
         ├── CommitOutcomeUnknownError  COMMIT was sent, and no answer came
         ├── SerializationError         the transaction collided with another one: run it again
         ├── DeadlockError              two transactions waited for each other; one was undone
+        ├── TransactionAbortedError    an earlier error ended the transaction; it cannot commit
         ├── LockTimeoutError           a lock was not had within its deadline
         ├── StatementCancelledError    the server ended the statement at somebody's request
         │   └── StatementTimeoutError  … because its time was up
@@ -98,6 +99,7 @@ __all__ = [
     "StatementSyntaxError",
     "StatementTimeoutError",
     "TooManyConnectionsError",
+    "TransactionAbortedError",
     "UncommittedChangesError",
     "UndefinedObjectError",
     "UniqueViolationError",
@@ -374,6 +376,19 @@ class DeadlockError(DatabaseError):
 
     anchor = "deadlock"
     is_transient = True
+
+
+class TransactionAbortedError(DatabaseError):
+    """
+    An earlier error had ended the transaction; nothing of it can be stored any more.
+
+    Raised where the code went on after it had swallowed that error. PostgreSQL answers the COMMIT
+    of such a transaction with a ROLLBACK that drivers take for success; MySQL, after a deadlock,
+    and SQLite, after a full disk, begin another transaction with the next statement, so that a
+    half would be stored.
+    """
+
+    anchor = "transaction-aborted"
 
 
 class LockTimeoutError(DatabaseError):

@@ -145,6 +145,9 @@ class DatabaseSettings(BaseSettings):
     commit_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         10.0, description="Longest wait for the answer to COMMIT."
     )
+    hook_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        10.0, description="Longest run of one hook of a unit of work."
+    )
 
     keepalive_idle_seconds: Seconds = Field(
         30.0,

@@ -1,5 +1,5 @@
 """
-How long a statement may run on a connection, and how it is ended.
+How long a statement may run on a connection and wait for a lock, and how it is ended.
 
 SQLite has no time-out of its own, and a task that is cancelled leaves its statement running in
 the driver's thread, where the ROLLBACK has to wait for it. SQLite does ask, every so many steps,
@@ -17,27 +17,48 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["StatementLimits"]
+__all__ = ["Limits"]
 
 # About a millisecond. The question takes Python's global lock, so it must not be asked too often.
 _STEPS = 50_000
 
 
-class StatementLimits:
+class Limits:
     """
     The limits of a database's connections; set in event loops, looked at in the driver's threads.
 
     Args:
-        seconds: Longest run of one statement; ``None`` is no limit.
+        statement_seconds: Longest run of one statement; 0 is no limit.
+        lock_seconds: Longest wait for a lock; 0 is no limit.
     """
 
-    def __init__(self, seconds: float | None = None) -> None:
-        self._seconds = math.inf if seconds is None else seconds
+    def __init__(self, statement_seconds: float = 0, lock_seconds: float = 0) -> None:
+        self._usual = (statement_seconds or math.inf, lock_seconds or math.inf)
         self._clocks: WeakKeyDictionary[Any, _Clock] = WeakKeyDictionary()
+
+    def change(
+        self, driver_connection: Any, statement_seconds: float | None, lock_seconds: float | None
+    ) -> None:
+        """Give a connection other limits until :meth:`restore`; ``None`` leaves the usual one."""
+        clock = self._clocks[driver_connection]
+        if statement_seconds is not None:
+            clock.statement_seconds = statement_seconds or math.inf
+        if lock_seconds is not None:
+            clock.lock_seconds = lock_seconds or math.inf
+
+    def restore(self, driver_connection: Any) -> None:
+        """Give a connection its usual limits."""
+        if (clock := self._clocks.get(driver_connection)) is not None:
+            clock.statement_seconds, clock.lock_seconds = self._usual
+
+    def lock_seconds(self, driver_connection: Any) -> float:
+        """Return how long a connection may wait for a lock; infinite without a limit."""
+        clock = self._clocks.get(driver_connection)
+        return self._usual[1] if clock is None else clock.lock_seconds
 
     async def watch(self, driver_connection: Any) -> None:
         """Put a connection under the limit; called once, when it was just opened."""
-        clock = self._clocks[driver_connection] = _Clock()
+        clock = self._clocks[driver_connection] = _Clock(*self._usual)
         await driver_connection.set_progress_handler(clock.is_over, _STEPS)
 
     def run(self, driver_connection: Any, execute: Callable[[], None]) -> None:
@@ -53,7 +74,7 @@ class StatementLimits:
         if clock is None:
             execute()
             return
-        clock.until = time.monotonic() + self._seconds
+        clock.until = time.monotonic() + clock.statement_seconds
         try:
             execute()
         except sqlite3.OperationalError as error:
@@ -72,9 +93,11 @@ class StatementLimits:
 
 
 class _Clock:
-    __slots__ = ("until",)
+    __slots__ = ("lock_seconds", "statement_seconds", "until")
 
-    def __init__(self) -> None:
+    def __init__(self, statement_seconds: float, lock_seconds: float) -> None:
+        self.statement_seconds = statement_seconds
+        self.lock_seconds = lock_seconds
         self.until = math.inf
 
     def is_over(self) -> bool:

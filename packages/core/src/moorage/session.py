@@ -1,0 +1,248 @@
+"""
+SQLAlchemy's session, with the mistakes named that it would let pass.
+
+Two tasks that use one session at once mix their statements in one transaction, and SQLAlchemy
+notices only while a connection is being taken. A session whose unit of work has ended begins a
+new transaction that nobody commits. A COMMIT inside a unit makes half of it final. Each of them is
+refused here, in the synchronous session that every ``AsyncSession`` works through, so that
+``session.sync_session`` and ``run_sync`` are no way around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, SessionTransaction
+
+from moorage.errors import SessionSharedError, UnitOfWorkError
+
+__all__ = ["GuardedSession", "InnerCommits", "guard"]
+
+InnerCommits = Literal["refuse", "savepoint"]
+"""What becomes of ``commit()`` and ``rollback()`` on the session inside a unit of work."""
+
+# What does work with the database, or registers work that is lost if nobody commits it.
+_WORK = (
+    "add",
+    "add_all",
+    "connection",
+    "delete",
+    "execute",
+    "flush",
+    "get",
+    "get_one",
+    "merge",
+    "refresh",
+    "scalar",
+    "scalars",
+)
+
+
+class GuardedSession(Session):
+    """
+    A session that knows its unit of work and the task that is using it.
+
+    Outside of a unit it refuses one thing: being used by two tasks at once.
+    """
+
+    owner: object | None = None
+    """The running unit of work, which alone may end the transaction."""
+
+    _savepoint: SessionTransaction | None = None
+    _ended: str = ""
+    _user: asyncio.Task[Any] | None = None
+    _depth: int = 0
+
+    def belong_to(self, owner: object) -> None:
+        """Let only ``owner`` end the transaction from now on."""
+        self.owner = owner
+
+    def divert_commits(self) -> None:
+        """Let ``commit()`` and ``rollback()`` of others end savepoints; opens the first one."""
+        self._savepoint = super().begin_nested()
+
+    def let_go(self) -> None:
+        """Let anybody end the transaction again; called by the owner, which is about to."""
+        self.owner = None
+
+    def retire(self, reason: str) -> None:
+        """Refuse all further work; ``reason`` begins the message."""
+        self._ended = reason
+
+    def begin(self, nested: bool = False) -> SessionTransaction:
+        """Begin a transaction; inside a unit there is one already."""
+        self._refuse_if_ended()
+        if nested or self.owner is None:
+            return super().begin(nested)
+        if self._savepoint is not None:
+            return _DivertedTransaction(self)  # type: ignore[return-value]  # quacks like one
+        raise self._refusal("begin")
+
+    def commit(self) -> None:
+        """Commit; inside a unit an error, or the release of a savepoint."""
+        if self.owner is not None and self._savepoint is None:
+            raise self._refusal("commit")
+        self._take()
+        try:
+            if self.owner is None or self._savepoint is None:
+                super().commit()
+            else:
+                self._savepoint.commit()
+                self._savepoint = super().begin_nested()
+        finally:
+            self._leave()
+
+    def rollback(self) -> None:
+        """Roll back; inside a unit an error, or the rollback to a savepoint."""
+        if self.owner is None:
+            super().rollback()
+        elif self._savepoint is not None:
+            self._savepoint.rollback()
+            self._savepoint = super().begin_nested()
+        else:
+            raise self._refusal("rollback")
+
+    def close(self) -> None:
+        """Close the session; inside a unit an error, or the rollback to a savepoint."""
+        if self.owner is None:
+            super().close()
+        elif self._savepoint is not None:
+            self.rollback()
+            self.expunge_all()
+        else:
+            raise self._refusal("close")
+
+    def reset(self) -> None:
+        """Close the session for another use; inside a unit an error."""
+        if self.owner is not None:
+            raise self._refusal("reset")
+        super().reset()
+
+    def invalidate(self) -> None:
+        """Close the session and its connection; inside a unit an error."""
+        if self.owner is not None:
+            raise self._refusal("invalidate")
+        super().invalidate()
+
+    def prepare(self) -> None:
+        """Prepare a two-phase commit; inside a unit an error."""
+        if self.owner is not None:
+            raise self._refusal("prepare")
+        super().prepare()
+
+    def _take(self) -> None:
+        """Note that this task is working with the session, until :meth:`_leave`."""
+        if self._ended:
+            self._refuse_if_ended()
+        task = _current_task()
+        if self._depth and self._user is not task:
+            raise SessionSharedError(
+                f"{_name(task)} used a session while {_name(self._user)} was using it; their"
+                " statements would mix in one transaction",
+                hint="give each task a session of its own, also inside gather() and TaskGroup",
+            )
+        self._user = task
+        self._depth += 1
+
+    def _leave(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._user = None
+
+    def _refuse_if_ended(self) -> None:
+        if self._ended:
+            raise UnitOfWorkError(
+                f"{self._ended}; what is done with its session now would never be committed",
+                hint="do it inside the unit's block, or in a new unit of work",
+            )
+
+    def _refusal(self, method: str) -> UnitOfWorkError:
+        return UnitOfWorkError(
+            f"session.{method}() was called inside {self.owner!r}, which ends the transaction"
+            " itself",
+            hint=(
+                "leave it out; for a part that may be undone use `async with unit.savepoint():`,"
+                ' and for code that cannot be changed UnitOfWork(inner_commits="savepoint")'
+            ),
+        )
+
+
+class _DivertedTransaction:
+    """What ``begin()`` gives inside a unit that lets others end savepoints only."""
+
+    is_active: bool = True
+
+    def __init__(self, session: GuardedSession) -> None:
+        self._session = session
+
+    def commit(self) -> None:
+        self.is_active = False
+        self._session.commit()
+
+    def rollback(self) -> None:
+        self.is_active = False
+        self._session.rollback()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, exc: object, traceback: object) -> None:
+        if self.is_active:
+            self.commit() if exc is None else self.rollback()
+
+
+def guard(session: AsyncSession) -> GuardedSession:
+    """
+    Return the synchronous session below ``session``, guarded whatever class it was made with.
+
+    A session of a stranger's sessionmaker becomes an instance of a subclass of its own class, so
+    that whatever the stranger's class does is still done.
+    """
+    sync_session = session.sync_session
+    if not isinstance(sync_session, GuardedSession):
+        sync_session.__class__ = _guarded_class(type(sync_session))
+    return sync_session  # type: ignore[return-value]  # its class was changed
+
+
+_guarded_classes: dict[type[Session], type[GuardedSession]] = {}
+
+
+def _guarded_class(base: type[Session]) -> type[GuardedSession]:
+    if base is Session:
+        return GuardedSession
+    if (known := _guarded_classes.get(base)) is None:
+        made = type(f"Guarded{base.__name__}", (GuardedSession, base), {})
+        known = _guarded_classes.setdefault(base, made)
+    return known
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None  # a synchronous session, used outside of any loop
+
+
+def _name(task: asyncio.Task[Any] | None) -> str:
+    return "code outside of any task" if task is None else f"task {task.get_name()!r}"
+
+
+def _watched(name: str) -> Callable[..., Any]:
+    def method(self: GuardedSession, *args: Any, **kwargs: Any) -> Any:
+        self._take()
+        try:
+            return getattr(super(GuardedSession, self), name)(*args, **kwargs)
+        finally:
+            self._leave()
+
+    method.__name__ = name
+    method.__qualname__ = f"GuardedSession.{name}"
+    method.__doc__ = getattr(Session, name).__doc__
+    return method
+
+
+for _method in _WORK:
+    setattr(GuardedSession, _method, _watched(_method))

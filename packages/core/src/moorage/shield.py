@@ -1,0 +1,37 @@
+"""
+Waiting for what must not be interrupted, whoever cancels meanwhile.
+
+``asyncio.shield`` does not do it: it returns at the first cancellation, and a cancel scope of
+anyio cancels again at every await. Here the work runs in a task of its own, which nobody else
+knows, and the cancellation is handed to the caller once the work is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+__all__ = ["retrieve", "wait_shielded"]
+
+
+async def wait_shielded(task: asyncio.Task[Any], seconds: float) -> asyncio.CancelledError | None:
+    """
+    Wait until ``task`` is done or ``seconds`` are over; return the last cancellation meanwhile.
+
+    The task is neither cancelled nor asked for its result.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    cancellation = None
+    while not task.done() and loop.time() < end:
+        try:
+            await asyncio.wait({task}, timeout=end - loop.time())
+        except asyncio.CancelledError as error:
+            cancellation = error
+    return cancellation
+
+
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """Take note of a task's exception, so that nobody complains that it was never retrieved."""
+    if not task.cancelled():
+        task.exception()
