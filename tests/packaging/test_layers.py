@@ -29,7 +29,7 @@ CORE_LAYERS = (
     {"registry", "keepalive", "commit", "session", "hooks"},
     {"engine", "pool"},
     {"unit_of_work"},
-    {"database"},
+    {"database", "retry"},
     {"default"},
     {"models"},
     {"migrations", "seeding", "testing"},

@@ -125,6 +125,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.hooks",
         "moorage.keepalive",
         "moorage.registry",
+        "moorage.retry",
         "moorage.session",
         "moorage.settings",
         "moorage.shield",

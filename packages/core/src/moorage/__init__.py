@@ -52,6 +52,7 @@ from moorage.errors import (
     InsecureConnectionError,
     LifecycleError,
     LockTimeoutError,
+    MissingExtraError,
     MoorageError,
     NotNullViolationError,
     PermissionDeniedError,
@@ -80,6 +81,7 @@ from moorage.registry import (
     register_connector,
     unregister_connector,
 )
+from moorage.retry import as_unit, run_unit
 from moorage.session import InnerCommits
 from moorage.settings import (
     DatabaseSettings,
@@ -143,6 +145,7 @@ __all__ = [
     "InstalledConnector",
     "LifecycleError",
     "LockTimeoutError",
+    "MissingExtraError",
     "MoorageError",
     "NotNullViolationError",
     "PermissionDeniedError",
@@ -169,6 +172,7 @@ __all__ = [
     "UnitOfWorkError",
     "UnitOptions",
     "UnknownSettingWarning",
+    "as_unit",
     "dispose_engine",
     "effective_ssl_mode",
     "enable_keepalive",
@@ -181,6 +185,7 @@ __all__ = [
     "on_commit",
     "on_rollback",
     "register_connector",
+    "run_unit",
     "unregister_connector",
     "use_database",
 ]

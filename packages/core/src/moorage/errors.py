@@ -11,6 +11,7 @@ The one tree of errors of all moorage packages.
     │   ├── ConnectorImportError       (also ImportError) it, or its driver, does not load
     │   └── ConnectorContractError     (also TypeError) loaded, but it breaks the contract
     │       └── ContractVersionError   written for another contract number
+    ├── MissingExtraError              (also ImportError) an optional package is not installed
     ├── LifecycleError                 (also RuntimeError) used at a time when it cannot work
     │   ├── DatabaseDisposedError      the Database was disposed
     │   ├── UnitOfWorkError            a unit of work was used against its rules
@@ -86,6 +87,7 @@ __all__ = [
     "InsecureConnectionError",
     "LifecycleError",
     "LockTimeoutError",
+    "MissingExtraError",
     "MoorageError",
     "NotNullViolationError",
     "PermissionDeniedError",
@@ -205,6 +207,12 @@ class ContractVersionError(ConnectorContractError):
     """The connector was written for a contract number that this core does not speak."""
 
     anchor = "contract-version"
+
+
+class MissingExtraError(MoorageError, ImportError):
+    """An optional package is not installed; the hint is the line that installs it."""
+
+    anchor = "missing-extra"
 
 
 class LifecycleError(MoorageError, RuntimeError):
