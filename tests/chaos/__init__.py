@@ -1,0 +1,1 @@
+"""Failures of production, brought about on purpose: cut links, dead servers, cancellations."""
