@@ -71,7 +71,9 @@ class Cell:
         folders = [f"packages/{package}/tests" for package in packages]
         # A service behaves alike in all cells of a backend, and starting its processes takes time.
         examples = ["tests/examples"] if {"py3.11", "2.1"} <= self.parts else []
-        return [*folders, "tests/matrix", *examples]
+        # Faults are brought about on both lines of SQLAlchemy, and on one Python.
+        chaos = ["tests/chaos"] if "py3.11" in self.parts else []
+        return [*folders, "tests/matrix", *chaos, *examples]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def _forget(connection: Connection) -> None:
 
 def _note_deadlock(context: ExceptionContext) -> None:
     code = next(iter(getattr(context.original_exception, "args", ())), None)
-    if code == _DEADLOCK and context.connection is not None:
+    if code == _DEADLOCK and context.connection is not None:  # which is open: it has answered
         context.connection.info[_UNDONE] = True
 
 
@@ -48,7 +48,7 @@ def _refuse(
     context: object,
     executemany: bool,
 ) -> tuple[str, Any]:
-    if _UNDONE not in connection.info:
+    if connection.invalidated or _UNDONE not in connection.info:
         return statement, parameters
     if statement.startswith(_BACK_TO_SAVEPOINT):
         # The savepoint went with the rest. Its block ends because of the deadlock, which must
@@ -58,7 +58,7 @@ def _refuse(
 
 
 def _refuse_commit(connection: Connection) -> None:
-    if connection.info.pop(_UNDONE, False):
+    if not connection.invalidated and connection.info.pop(_UNDONE, False):
         # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
         connection.dialect.do_rollback(connection.connection)
         raise _error()

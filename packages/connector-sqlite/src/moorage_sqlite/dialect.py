@@ -23,7 +23,9 @@ from sqlalchemy import util
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.util.concurrency import in_greenlet
 
+from moorage import wait_shielded
 from moorage_sqlite.limits import Limits
 from moorage_sqlite.statements import first_word, writes
 from moorage_sqlite.write_queue import WriteQueue
@@ -56,6 +58,8 @@ READ_LOCK = "SELECT 1 FROM sqlite_master LIMIT 1"
 """Takes the read lock of a transaction that was opened deferred."""
 
 _LONGEST_PAUSE_SECONDS = 0.02
+# A statement that is told to end does so within milliseconds; a file system may take longer.
+_END_SECONDS = 5.0
 _TRANSACTION_WORDS = frozenset({"begin", "commit", "rollback", "savepoint", "release", "pragma"})
 
 
@@ -157,11 +161,15 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
             self.write_queue.release(dbapi_connection.driver_connection)
 
     def do_terminate(self, dbapi_connection: Any) -> None:
-        """Close the connection at once, and with it whatever it held."""
+        """Roll back and close the connection, and with it whatever it held."""
+        connection = dbapi_connection.driver_connection
         try:
-            super().do_terminate(dbapi_connection)
+            if in_greenlet():
+                util.await_only(_end(connection))
+            else:
+                super().do_terminate(dbapi_connection)
         finally:
-            self.write_queue.release(dbapi_connection.driver_connection)
+            self.write_queue.release(connection)
 
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         """Set the level without handing BEGIN back to the driver, as pysqlite's dialect does."""
@@ -204,6 +212,30 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
                     raise
             util.await_only(asyncio.sleep(pause * random.uniform(0.5, 1.0)))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+async def _end(connection: Any) -> None:
+    """
+    Roll back and close a connection of the driver, whoever cancels meanwhile.
+
+    A file that is closed while a cursor still has a statement stays open, with its locks, until
+    the cursor is collected; after a cancellation the traceback may hold one for long. And the
+    driver's own ``close`` waits for ever when it is interrupted and called again.
+    """
+    ending = asyncio.create_task(_roll_back_and_close(connection))
+    cancellation = await wait_shielded(ending, _END_SECONDS)
+    if not ending.done():
+        ending.cancel()
+        connection.stop()
+    if cancellation is not None:
+        raise cancellation
+
+
+async def _roll_back_and_close(connection: Any) -> None:
+    with contextlib.suppress(sqlite3.Error, ValueError):  # ValueError: it is closed already
+        await connection.rollback()
+    with contextlib.suppress(sqlite3.Error, ValueError):
+        await connection.close()
 
 
 def _driver_connection(cursor: Any) -> Any:

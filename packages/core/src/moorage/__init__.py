@@ -90,6 +90,7 @@ from moorage.settings import (
     SSLMode,
     UnknownSettingWarning,
 )
+from moorage.shield import wait_shielded
 from moorage.tls import effective_ssl_mode, make_ssl_context
 from moorage.unit_of_work import (
     AsyncSessionFactory,
@@ -188,4 +189,5 @@ __all__ = [
     "run_unit",
     "unregister_connector",
     "use_database",
+    "wait_shielded",
 ]

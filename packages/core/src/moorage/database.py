@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from moorage.connector import DBConnector
-from moorage.engine import build_engine
+from moorage.engine import build_engine, unwanted_connections_closed
 from moorage.errors import DatabaseDisposedError, DatabaseError
 from moorage.registry import get_connector
 from moorage.session import GuardedSession
@@ -227,6 +227,7 @@ class Database:
         try:
             if self._engine is not None:
                 await self._drain(self._engine, drain_seconds)
+                await unwanted_connections_closed(self._engine.sync_engine)
                 await self._engine.dispose()
         finally:
             self._end = "disposed"

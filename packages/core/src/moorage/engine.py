@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event, select, util
 from sqlalchemy import exc as sa_exc
@@ -31,7 +32,12 @@ from moorage.errors import (
     blend,
 )
 
-__all__ = ["build_engine", "connector_of", "limit_transaction"]
+__all__ = [
+    "build_engine",
+    "connector_of",
+    "limit_transaction",
+    "unwanted_connections_closed",
+]
 
 # Execution option by which any listener, or a unit of work that was given a stranger's
 # sessionmaker, finds the connector of an engine. Derived engines inherit it.
@@ -93,9 +99,41 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
             raise translated from error
         return connection
 
+    unwanted = _unwanted[engine] = set()
+
+    async def open_in_own_task(dialect: Dialect, cargs: Any, cparams: Any) -> Any:
+        task = asyncio.create_task(open_connection(dialect, cargs, cparams))
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            # Drivers do not bear to be cancelled in the middle of a handshake: sockets stay open
+            # and futures complain. Nobody waits for it any more; it ends by itself, in time.
+            closing = asyncio.create_task(_close_unwanted(dialect, task))
+            unwanted.add(closing)
+            closing.add_done_callback(unwanted.discard)
+            raise
+        return task.result()
+
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Dialect, record: object, cargs: list[Any], cparams: dict[str, Any]) -> Any:
-        return util.await_only(open_connection(dialect, cargs, cparams))
+        return util.await_only(open_in_own_task(dialect, cargs, cparams))
+
+
+# Per engine: connections that are being made for tasks which were cancelled meanwhile.
+_unwanted: WeakKeyDictionary[Engine, set[asyncio.Task[None]]] = WeakKeyDictionary()
+
+
+async def _close_unwanted(dialect: Dialect, connecting: asyncio.Task[Any]) -> None:
+    await asyncio.wait({connecting})  # it has a deadline of its own
+    if not connecting.cancelled() and connecting.exception() is None:
+        await _abandon(dialect, connecting.result())
+
+
+async def unwanted_connections_closed(engine: Engine) -> None:
+    """Return when no connection is being made any more for a task of this loop that is gone."""
+    loop = asyncio.get_running_loop()
+    if tasks := [task for task in _unwanted.get(engine, ()) if task.get_loop() is loop]:
+        await asyncio.wait(tasks)
 
 
 async def _abandon(dialect: Dialect, connection: Any) -> None:
@@ -120,7 +158,7 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
         if context.statement is not None and context.execution_context is None:
             return None  # a parameter could not be prepared: not a word to the driver yet
         if context.connection is not None and not context.is_disconnect:
-            context.connection.info[_STATEMENT_FAILED] = True
+            _notes(context.connection)[_STATEMENT_FAILED] = True
         # An empty statement tells the connector that this is not the connect step.
         translated = _translate(
             connector,
@@ -141,6 +179,15 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
         return translated
 
 
+def _notes(connection: Connection) -> dict[Any, Any]:
+    """
+    Return what listeners remember of a connection as long as it is open.
+
+    A connection that was lost has nothing to remember, and asking SQLAlchemy for it is an error.
+    """
+    return {} if connection.invalidated else connection.info
+
+
 def _attach_commit_check(engine: Engine) -> None:
     """
     Ask, before a COMMIT behind an error that was swallowed, whether there is something to commit.
@@ -151,16 +198,16 @@ def _attach_commit_check(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def forget(connection: Connection) -> None:
-        connection.info.pop(_STATEMENT_FAILED, None)
-        connection.info.pop(_LIMITS, None)
+        _notes(connection).pop(_STATEMENT_FAILED, None)
+        _notes(connection).pop(_LIMITS, None)
 
     @event.listens_for(engine, "rollback_savepoint")
     def forgive(connection: Connection, name: str, context: object) -> None:
-        connection.info.pop(_STATEMENT_FAILED, None)
+        _notes(connection).pop(_STATEMENT_FAILED, None)
 
     @event.listens_for(engine, "commit")
     def check(connection: Connection) -> None:
-        if not connection.info.pop(_STATEMENT_FAILED, False):
+        if not _notes(connection).pop(_STATEMENT_FAILED, False):
             return
         try:
             connection.execute(select(1))
@@ -174,7 +221,7 @@ def limit_transaction(
     connection: Connection, connector: DBConnector, limits: TransactionLimits
 ) -> None:
     """Put a unit's limits on the transaction that was just opened on ``connection``."""
-    connection.info[_LIMITS] = limits
+    _notes(connection)[_LIMITS] = limits
     connector.limit_transaction(connection, limits)
 
 
@@ -186,7 +233,7 @@ _LIMIT_OF: dict[type[DatabaseError], str] = {
 
 def _blame_unit_limit(error: DatabaseError, context: ExceptionContext) -> DatabaseError:
     """Name the limit of the unit of work, where it is that which was exceeded."""
-    limits = None if context.connection is None else context.connection.info.get(_LIMITS)
+    limits = None if context.connection is None else _notes(context.connection).get(_LIMITS)
     for kind, name in _LIMIT_OF.items():
         seconds = getattr(limits, name, None)
         if isinstance(error, kind) and seconds is not None:
@@ -206,11 +253,11 @@ def _ends_idle_transactions(connector: DBConnector) -> bool:
 def _attach_idle_clock(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def forget(connection: Connection) -> None:
-        connection.info.pop(_LAST_STATEMENT, None)
+        _notes(connection).pop(_LAST_STATEMENT, None)
 
     @event.listens_for(engine, "after_cursor_execute")
     def remember(connection: Connection, *_: object) -> None:
-        connection.info[_LAST_STATEMENT] = time.monotonic()
+        _notes(connection)[_LAST_STATEMENT] = time.monotonic()
 
 
 def _blame_idleness(
@@ -225,7 +272,7 @@ def _blame_idleness(
     connection = context.connection
     if connection is None or not _ends_idle_transactions(connector):
         return lost
-    last = connection.info.get(_LAST_STATEMENT)
+    last = _notes(connection).get(_LAST_STATEMENT)
     limit = connector.settings.idle_in_transaction_timeout_seconds
     if last is None or time.monotonic() - last < limit:
         return lost
