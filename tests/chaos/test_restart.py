@@ -1,0 +1,101 @@
+"""A server that is killed under load and comes back: nobody hangs, and nobody is lied to."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from moorage import CommitOutcomeUnknownError, Database, DatabaseError, DatabaseSettings, run_unit
+from tests.chaos.conftest import no_open_transaction
+from tests.fix_backend import chosen_backends
+from tests.matrix.schema import Account, create_tables
+from tests.servers import OwnServer, own_server
+
+SERVERS = [name for name in chosen_backends() if name != "sqlite"]
+TASKS = 8
+KILLS = 2
+
+pytestmark = pytest.mark.skipif(not SERVERS, reason="SQLite has no server")
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[OwnServer]:
+    """Return a server of this test's own, which it may kill."""
+    with own_server(request.param) as server:
+        yield server
+
+
+def database_on(server: OwnServer) -> Database:
+    """Return a database on the server."""
+    address = server.address
+    return Database(
+        DatabaseSettings(
+            type=server.backend,
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password,
+            name=address.database,
+            _env_file=None,
+        )
+    )
+
+
+async def test_units_survive_a_killed_server(server: OwnServer) -> None:
+    """Units are run again until the server is back; each tells the truth about itself."""
+    database = database_on(server)
+    await create_tables(database)
+    ended: dict[str, str] = {}
+    progress = asyncio.Condition()
+    finished = False
+
+    async def insert(name: str) -> str:
+        async def work(session: AsyncSession) -> None:
+            session.add(Account(owner=name))
+            await session.flush()
+            await session.execute(select(Account).where(Account.owner == name))
+
+        try:
+            await run_unit(work, database.sessionmaker, attempts=1000, deadline_seconds=60)
+        except CommitOutcomeUnknownError:
+            return "unknown"
+        except DatabaseError as error:
+            return type(error).__name__
+        return "committed"
+
+    async def load(task: int) -> None:
+        number = 0
+        while not finished:
+            name = f"{task}-{number}"
+            ended[name] = await insert(name)
+            number += 1
+            async with progress:
+                progress.notify_all()
+
+    async def committed(more: int) -> None:
+        target = Counter(ended.values())["committed"] + more
+        async with progress:
+            await progress.wait_for(lambda: Counter(ended.values())["committed"] >= target)
+
+    async with asyncio.timeout(100), asyncio.TaskGroup() as tasks:
+        for task in range(TASKS):
+            tasks.create_task(load(task))
+        for _ in range(KILLS):
+            await committed(50)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+        await committed(50)
+        finished = True
+
+    assert set(ended.values()) <= {"committed", "unknown"}
+    assert database.pool_statistics().in_use == 0
+    await no_open_transaction(database)
+    async with database.session() as session:
+        stored = set(await session.scalars(select(Account.owner)))
+    certain = {name for name, ending in ended.items() if ending == "committed"}
+    assert certain <= stored
+    assert stored <= set(ended)
+    await database.dispose()
