@@ -22,6 +22,7 @@ from moorage import (
     enable_keepalive,
     make_ssl_context,
 )
+from moorage_postgres.executemany import make_executemany_cancellable
 from moorage_postgres.options import PostgresOptions, parse_server_settings
 from moorage_postgres.sqlstates import diagnose
 from moorage_postgres.timestamps import CheckedDateTime
@@ -110,8 +111,9 @@ class PostgresConnector(DBConnector):
         return arguments
 
     def create_engine(self) -> AsyncEngine:
-        """Create the engine, with datetimes that are checked on their way out."""
+        """Create the engine, whose datetimes are checked and whose bulk work can be cancelled."""
         engine = super().create_engine()
+        make_executemany_cancellable(engine.sync_engine)
         dialect = engine.sync_engine.dialect
         dialect.colspecs = {**dialect.colspecs, DateTime: CheckedDateTime}
         return engine

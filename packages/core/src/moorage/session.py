@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
+from sqlalchemy import Result
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -30,7 +31,6 @@ _WORK = (
     "add_all",
     "connection",
     "delete",
-    "execute",
     "flush",
     "get",
     "get_one",
@@ -55,6 +55,7 @@ class GuardedSession(Session):
     _ended: str = ""
     _user: asyncio.Task[Any] | None = None
     _depth: int = 0
+    _streams: tuple[Result[Any], ...] = ()
 
     def belong_to(self, owner: object) -> None:
         """Let only ``owner`` end the transaction from now on."""
@@ -81,12 +82,25 @@ class GuardedSession(Session):
             return _DivertedTransaction(self)  # type: ignore[return-value]  # quacks like one
         raise self._refusal("begin")
 
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement, as SQLAlchemy does; refused after the end of the unit."""
+        self._take()
+        try:
+            result = super().execute(*args, **kwargs)
+        finally:
+            self._leave()
+        options = kwargs.get("execution_options")
+        if options and (options.get("stream_results") or options.get("yield_per")):
+            self._streams = (*(stream for stream in self._streams if not stream.closed), result)
+        return result
+
     def commit(self) -> None:
         """Commit; inside a unit an error, or the release of a savepoint."""
         if self.owner is not None and self._savepoint is None:
             raise self._refusal("commit")
         self._take()
         try:
+            self._close_streams()
             if self.owner is None or self._savepoint is None:
                 super().commit()
             else:
@@ -98,6 +112,7 @@ class GuardedSession(Session):
     def rollback(self) -> None:
         """Roll back; inside a unit an error, or the rollback to a savepoint."""
         if self.owner is None:
+            self._close_streams()
             super().rollback()
         elif self._savepoint is not None:
             self._savepoint.rollback()
@@ -108,6 +123,7 @@ class GuardedSession(Session):
     def close(self) -> None:
         """Close the session; inside a unit an error, or the rollback to a savepoint."""
         if self.owner is None:
+            self._close_streams()
             super().close()
         elif self._savepoint is not None:
             self.rollback()
@@ -132,6 +148,13 @@ class GuardedSession(Session):
         if self.owner is not None:
             raise self._refusal("prepare")
         super().prepare()
+
+    def _close_streams(self) -> None:
+        # Some drivers take nothing from a connection, not even COMMIT, before they have had the
+        # last row of a result that is fetched piece by piece.
+        streams, self._streams = self._streams, ()
+        for stream in streams:
+            stream.close()
 
     def _take(self) -> None:
         """Note that this task is working with the session, until :meth:`_leave`."""
