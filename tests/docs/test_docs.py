@@ -72,7 +72,14 @@ def test_the_tables_of_settings_are_current() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/errors.md", "docs/units-of-work.md", "examples/fastapi-app/README.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/errors.md",
+        "docs/units-of-work.md",
+        "examples/fastapi-app/README.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     """Every link inside of the repository leads to a file that is there."""

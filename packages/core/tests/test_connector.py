@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import Field, SecretStr, model_validator
 from sqlalchemy import URL
-from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from moorage import (
     Capabilities,
@@ -20,6 +19,7 @@ from moorage import (
     SettingsError,
     URLParameter,
 )
+from moorage.pool import LoopPool
 
 
 class DuckConnector(DBConnector):
@@ -274,13 +274,14 @@ def test_engine_arguments_come_from_the_settings() -> None:
         pool_pre_ping="always",
     )
     assert DuckConnector(settings).get_engine_args() == {
-        "poolclass": AsyncAdaptedQueuePool,
+        "poolclass": LoopPool,
+        "pool_settings": settings,
         "pool_size": 3,
         "max_overflow": 4,
         "pool_timeout": 5.0,
+        "surplus_seconds": 30.0,
         "pool_recycle": 6,
         "pool_pre_ping": True,
-        "pool_use_lifo": True,
         "echo": False,
         "hide_parameters": True,
         "connect_args": {},

@@ -124,6 +124,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.errors",
         "moorage.hooks",
         "moorage.keepalive",
+        "moorage.pool",
         "moorage.registry",
         "moorage.retry",
         "moorage.session",

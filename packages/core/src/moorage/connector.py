@@ -26,7 +26,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import URL, Connection
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from moorage.address import parse_hosts
 from moorage.diagnosis import Diagnosis, explain_error
@@ -40,6 +39,7 @@ from moorage.errors import (
     InsecureConnectionError,
     SettingsError,
 )
+from moorage.pool import LoopPool
 from moorage.settings import DatabaseSettings, explain
 from moorage.tls import effective_ssl_mode
 
@@ -232,14 +232,14 @@ class DBConnector(ABC):
         """
         settings = self.settings
         return {
-            "poolclass": AsyncAdaptedQueuePool,
+            "poolclass": LoopPool,
+            "pool_settings": settings,
             "pool_size": settings.pool_size,
             "max_overflow": settings.max_overflow,
             "pool_timeout": settings.pool_timeout_seconds,
+            "surplus_seconds": settings.pool_shrink_seconds,
             "pool_recycle": settings.pool_recycle_seconds,
             "pool_pre_ping": settings.pool_pre_ping == "always",
-            # The connection used last is the warmest; the others may reach their idle age.
-            "pool_use_lifo": True,
             "echo": settings.echo,
             "hide_parameters": not settings.echo,
             "connect_args": {},

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self, Unpack
 
-from sqlalchemy import event, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import Pool
 
 from moorage.connector import DBConnector
 from moorage.engine import build_engine, unwanted_connections_closed
@@ -42,14 +42,16 @@ class PoolStatistics:
     The pool at one moment.
 
     Attributes:
-        capacity: Most connections that may be open at once.
-        in_use: Connections handed out.
+        capacity: Most connections that one event loop may have open.
+        in_use: Connections handed out, in all event loops of this process.
         idle: Open connections that wait for work.
+        waiting: Tasks that wait for a connection.
     """
 
     capacity: int
     in_use: int
     idle: int
+    waiting: int = 0
 
 
 class Database:
@@ -207,11 +209,13 @@ class Database:
         pool = self.engine.pool
         count = {
             name: int(getattr(pool, name)()) if hasattr(pool, name) else 0
-            for name in ("size", "checkedout", "checkedin")
+            for name in ("capacity", "checkedout", "checkedin", "waiting")
         }
-        overflow = self.settings.max_overflow if count["size"] else 0
         return PoolStatistics(
-            capacity=count["size"] + overflow, in_use=count["checkedout"], idle=count["checkedin"]
+            capacity=count["capacity"],
+            in_use=count["checkedout"],
+            idle=count["checkedin"],
+            waiting=count["waiting"],
         )
 
     async def dispose(self, drain_seconds: float = 5.0) -> None:
@@ -239,8 +243,6 @@ class Database:
             await asyncio.sleep(_DRAIN_STEP_SECONDS)
         if busy := checked_out():
             logger.warning("disposing with %d connection(s) in use after %g s", busy, seconds)
-            # The engine forgets this pool now, which would keep what is returned to it open.
-            event.listen(engine.pool, "checkin", _close_returned)
 
     def abandon(self) -> None:
         """
@@ -271,7 +273,3 @@ class Database:
                 "this Database was disposed and opens no further connection",
                 hint="make a new Database(settings); dispose it where the application ends",
             )
-
-
-def _close_returned(connection: object, record: ConnectionPoolEntry) -> None:
-    record.invalidate()

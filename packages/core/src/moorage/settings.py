@@ -111,6 +111,9 @@ class DatabaseSettings(BaseSettings):
     pool_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         30.0, description="Longest wait for a free connection."
     )
+    pool_shrink_seconds: Seconds = Field(
+        30.0, description="Idle time after which a connection beyond the pool's size is closed."
+    )
     pool_recycle_seconds: Annotated[int, Field(ge=1)] = Field(
         1800, description="Age at which a connection is replaced before use."
     )

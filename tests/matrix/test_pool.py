@@ -1,0 +1,273 @@
+"""One engine serves every loop and thread; waiting is fair, and running dry says who holds what."""
+
+import asyncio
+import gc
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from moorage import Database, DatabaseDisposedError, DatabaseSettings, PoolExhaustedError
+from tests.fix_database import DatabaseFactory
+from tests.fix_scale import Scale
+
+CONNECTIONS = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid()",
+    "mysql": "SELECT count(*) FROM information_schema.processlist"
+    " WHERE db = database() AND id <> connection_id()",
+}
+
+
+def count_connects(engine: AsyncEngine) -> list[int]:
+    """Return a list that grows with each connection that the engine opens."""
+    opened: list[int] = []
+    event.listen(engine.sync_engine, "connect", lambda *_: opened.append(1))
+    return opened
+
+
+async def connections_on_the_server(watcher: Database, expected: int) -> None:
+    """Return when the server has as many connections to this database, besides the watcher's."""
+    question = CONNECTIONS.get(watcher.engine.dialect.name)
+    if question is None:
+        return
+    async with asyncio.timeout(10):
+        while True:
+            async with watcher.session() as session:
+                if (await session.execute(text(question))).scalar_one() == expected:
+                    return
+
+
+async def work(database: Database, tasks: int = 5) -> None:
+    """Use the database from several tasks of the running loop."""
+    await asyncio.gather(*(database.ping() for _ in range(tasks)))
+
+
+def test_successive_loops_share_one_engine(fresh_database: dict[str, Any]) -> None:
+    """A database that is made without a loop works in one after the other, and leaves nothing."""
+    database = Database(DatabaseSettings(**fresh_database, _env_file=None))
+    for _ in range(3):
+        asyncio.run(work(database))
+        gc.collect()
+    watcher = Database(DatabaseSettings(**fresh_database, pool_size=1, _env_file=None))
+
+    async def look() -> None:
+        await connections_on_the_server(watcher, 0)
+        await watcher.dispose()
+
+    asyncio.run(look())
+    assert database.pool_statistics().idle == 0
+
+
+def test_loops_in_threads_share_one_engine(fresh_database: dict[str, Any]) -> None:
+    """Three loops in three threads use one engine at once, each on connections of its own."""
+    database = Database(DatabaseSettings(**fresh_database, _env_file=None))
+    together = threading.Barrier(3)
+    failures: list[BaseException] = []
+
+    async def many() -> None:
+        await work(database)
+        together.wait(20)
+        for _ in range(10):
+            await work(database)
+
+    def run() -> None:
+        try:
+            asyncio.run(many())
+        except BaseException as error:  # noqa: BLE001 (reported below)
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert database.pool_statistics().idle == 0
+
+
+def test_a_plain_engine_fails_in_its_second_loop(fresh_database: dict[str, Any]) -> None:
+    """SQLAlchemy's own pool hands connections of a loop that is gone to the next one."""
+    url = Database(DatabaseSettings(**fresh_database, _env_file=None)).engine.url
+    if url.get_backend_name() != "postgresql":
+        return  # the other drivers fail in their own ways, some of them by hanging
+
+    def fails_in_its_second_loop() -> bool:
+        engine = create_async_engine(url)
+
+        async def once() -> None:
+            async with engine.connect() as connection:
+                await connection.execute(select(1))
+
+        asyncio.run(once())
+        try:
+            asyncio.run(once())
+        except (RuntimeError, sa_exc.SQLAlchemyError):
+            return True
+        return False
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # what it leaves behind is its own story
+        assert fails_in_its_second_loop()
+        gc.collect()
+
+
+@pytest.mark.scaled
+async def test_waiters_are_served_in_order(make_database: DatabaseFactory, scale: Scale) -> None:
+    """Whoever asked first gets a connection first, however many wait."""
+    database = make_database(pool_size=5, max_overflow=0)
+    served: list[int] = []
+
+    async def one(number: int) -> None:
+        async with database.engine.connect():
+            served.append(number)
+            await asyncio.sleep(0)
+
+    held = [await database.engine.connect() for _ in range(5)]
+    tasks = [asyncio.create_task(one(number)) for number in range(scale(small=200, full=1000))]
+    while database.pool_statistics().waiting < len(tasks):
+        await asyncio.sleep(0)
+    for connection in held:
+        await connection.close()
+    await asyncio.gather(*tasks)
+    # Five are served at once, and may overtake each other behind the pool's door.
+    assert all(abs(place - number) < 5 for place, number in enumerate(served))
+    assert database.pool_statistics().waiting == 0
+
+
+async def test_exhaustion_says_who_holds_what(make_database: DatabaseFactory) -> None:
+    """When no connection comes free in time, the error lists the holders and the settings."""
+    database = make_database(pool_size=1, max_overflow=1, pool_timeout_seconds=0.05)
+
+    async def hold() -> None:
+        async with database.engine.connect(), database.engine.connect():
+            with pytest.raises(PoolExhaustedError) as caught:
+                await database.ping()
+            error = caught.value
+            assert isinstance(error, sa_exc.TimeoutError)
+            assert not error.is_transient
+            assert "all 2 connections of the pool (DB_POOL_SIZE and DB_MAX_OVERFLOW)" in str(error)
+            assert str(error).count("s by the culprit") == 2
+            assert "0.05 s (DB_POOL_TIMEOUT_SECONDS)" in str(error)
+
+    await asyncio.create_task(hold(), name="the culprit")
+    await database.ping()
+
+
+async def test_a_cancelled_waiter_gives_its_turn_away(make_database: DatabaseFactory) -> None:
+    """A task that is cancelled while it waits, even when its turn has come, blocks nobody."""
+    database = make_database(pool_size=1, max_overflow=0)
+    connection = await database.engine.connect()
+    waiting = [asyncio.create_task(database.ping()) for _ in range(4)]
+    while database.pool_statistics().waiting < len(waiting):
+        await asyncio.sleep(0)
+    waiting[0].cancel()
+    await connection.close()  # the turn of the second, which is cancelled before it notices
+    waiting[1].cancel()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 2 + [
+        type(None)
+    ] * 2
+    assert database.pool_statistics().in_use == 0
+
+
+async def bursts(engine: AsyncEngine) -> int:
+    """Return how many connections bursts of 30 tasks open after the first burst."""
+
+    async def one() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(select(1))
+
+    async def burst() -> None:
+        await asyncio.gather(*(one() for _ in range(30)))
+
+    await burst()
+    opened = count_connects(engine)
+    for _ in range(5):
+        await burst()
+    return len(opened)
+
+
+async def test_bursts_open_nothing_after_the_first(make_database: DatabaseFactory) -> None:
+    """Connections beyond the pool's size are kept while they are used."""
+    assert await bursts(make_database(pool_size=10, max_overflow=20).engine) == 0
+
+
+async def test_the_plain_pool_churns(database: Database) -> None:
+    """SQLAlchemy's own pool closes and opens connections in every burst."""
+    url = database.engine.url
+    if url.get_backend_name() == "sqlite":
+        url = url.set(drivername="sqlite+aiosqlite")
+    engine = create_async_engine(url, pool_size=10, max_overflow=20)
+    assert await bursts(engine) > 0
+    await engine.dispose()
+
+
+async def test_the_surplus_is_closed_after_idling(make_database: DatabaseFactory) -> None:
+    """Without any traffic the pool shrinks to its size, as the server sees it."""
+    watcher = make_database(pool_size=1)
+    database = make_database(pool_size=2, max_overflow=8, pool_shrink_seconds=0.05)
+    held = [await database.engine.connect() for _ in range(10)]
+    for connection in held:
+        await connection.close()
+    async with asyncio.timeout(10):
+        while database.pool_statistics().idle > 2:
+            await asyncio.sleep(0.01)
+    assert database.pool_statistics().idle == 2
+    await connections_on_the_server(watcher, 2)
+    await work(database)
+
+
+async def test_a_forgotten_connection_comes_back(make_database: DatabaseFactory) -> None:
+    """What nobody closed is taken back when it is collected, and the pool does not shrink."""
+    database = make_database(pool_size=1, max_overflow=0, pool_timeout_seconds=5)
+
+    async def forget() -> None:
+        connection = await database.engine.connect()
+        await connection.execute(select(1))
+
+    await forget()
+    with pytest.warns(sa_exc.SAWarning, match="garbage collector"):
+        gc.collect()
+    await database.ping()
+    assert database.pool_statistics().in_use == 0
+
+
+async def test_disposal_refuses_who_waits(make_database: DatabaseFactory) -> None:
+    """Who waits for a connection of a database that is disposed is told so at once."""
+    database = make_database(pool_size=1, max_overflow=0, pool_timeout_seconds=60)
+    connection = await database.engine.connect()
+    waiting = asyncio.create_task(database.ping())
+    while not database.pool_statistics().waiting:
+        await asyncio.sleep(0)
+    await database.dispose(drain_seconds=0)
+    with pytest.raises(DatabaseDisposedError, match="disposed while this one waited"):
+        await waiting
+    await connection.close()
+
+
+@pytest.mark.parametrize("broken", [True, False])
+async def test_room_of_a_connection_that_failed_is_given_back(
+    make_database: DatabaseFactory, broken: bool
+) -> None:
+    """Connecting may fail as often as it likes; the pool's capacity stays what it is."""
+    database = make_database(pool_size=2, max_overflow=0, pool_timeout_seconds=5)
+    refuse: Callable[..., None] | None = None
+
+    def fail(*_: object) -> None:
+        raise OSError("no route to host")
+
+    if broken:
+        refuse = fail
+        event.listen(database.engine.sync_engine, "connect", refuse)
+        for _ in range(5):
+            with pytest.raises(Exception, match="no route to host"):
+                await database.ping()
+        event.remove(database.engine.sync_engine, "connect", refuse)
+    await work(database, tasks=8)
+    assert database.pool_statistics().idle == 2
