@@ -88,6 +88,8 @@ def short(data: Any) -> str:
         return "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in data["detail"])
     if isinstance(data, dict) and "detail" in data:
         return str(data["detail"])
+    if isinstance(data, dict) and {"status", "title", "instance"} <= data.keys():
+        return str(data["title"])  # a problem of the database, told as RFC 9457 wants it
     if isinstance(data, dict) and "items" in data:
         return f"{data['total']} found: " + ", ".join(item["title"] for item in data["items"])
     if isinstance(data, dict):

@@ -77,6 +77,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "docs/errors.md",
+        "docs/fastapi.md",
         "docs/units-of-work.md",
         "examples/fastapi-app/README.md",
     ],

@@ -26,8 +26,9 @@ CORE_LAYERS = (
     {"settings"},
     {"tls", "diagnosis", "pool"},
     {"connector"},
-    {"registry", "keepalive", "commit", "session", "hooks"},
+    {"registry", "keepalive", "commit", "hooks"},
     {"engine"},
+    {"session"},
     {"unit_of_work"},
     {"database", "retry"},
     {"default"},
@@ -40,7 +41,7 @@ CORE_LAYERS = (
 ONLY = {
     "unit_of_work": {"errors", "connector", "engine", "commit", "session", "hooks", "shield"},
     "commit": {"errors", "shield"},
-    "session": {"errors"},
+    "session": {"errors", "engine"},
     "hooks": {"shield"},
 }
 

@@ -82,7 +82,7 @@ from moorage.registry import (
     unregister_connector,
 )
 from moorage.retry import as_unit, run_unit
-from moorage.session import InnerCommits
+from moorage.session import InnerCommits, retire_session, uncommitted_changes
 from moorage.settings import (
     DatabaseSettings,
     DatabaseType,
@@ -186,7 +186,9 @@ __all__ = [
     "on_commit",
     "on_rollback",
     "register_connector",
+    "retire_session",
     "run_unit",
+    "uncommitted_changes",
     "unregister_connector",
     "use_database",
     "wait_shielded",

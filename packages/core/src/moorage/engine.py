@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -35,6 +36,7 @@ from moorage.errors import (
 __all__ = [
     "build_engine",
     "connector_of",
+    "has_written",
     "limit_transaction",
     "unwanted_connections_closed",
 ]
@@ -45,6 +47,7 @@ _CONNECTOR_OPTION = "moorage_connector"
 _LAST_STATEMENT = "moorage_last_statement"
 _STATEMENT_FAILED = "moorage_statement_failed"
 _LIMITS = "moorage_limits"
+_WROTE = "moorage_wrote"
 _IDLE_SINCE = "moorage_idle_since"
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -63,6 +66,7 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     _attach_connect_step(sync_engine, connector)
     _attach_error_classes(sync_engine, connector)
     _attach_commit_check(sync_engine)
+    _attach_write_note(sync_engine)
     if _ends_idle_transactions(connector):
         _attach_idle_clock(sync_engine)
     if connector.settings.pool_pre_ping == "idle":
@@ -200,6 +204,7 @@ def _attach_commit_check(engine: Engine) -> None:
     def forget(connection: Connection) -> None:
         _notes(connection).pop(_STATEMENT_FAILED, None)
         _notes(connection).pop(_LIMITS, None)
+        _notes(connection).pop(_WROTE, None)
 
     @event.listens_for(engine, "rollback_savepoint")
     def forgive(connection: Connection, name: str, context: object) -> None:
@@ -215,6 +220,38 @@ def _attach_commit_check(engine: Engine) -> None:
             # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
             connection.dialect.do_rollback(connection.connection)
             raise
+
+
+# SQL that was written by hand; what SQLAlchemy has compiled says by itself that it writes.
+_WRITING = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:with\b.*\b)?"
+    r"(?:insert|update|delete|merge|replace|copy|truncate|create|alter|drop)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _attach_write_note(engine: Engine) -> None:
+    @event.listens_for(engine, "after_cursor_execute")
+    def note(
+        connection: Connection,
+        cursor: object,
+        statement: str,
+        parameters: object,
+        context: Any,
+        executemany: bool,
+    ) -> None:
+        if (
+            context.isinsert
+            or context.isupdate
+            or context.isdelete
+            or (context.is_text and _WRITING.match(statement))
+        ):
+            _notes(connection)[_WROTE] = True
+
+
+def has_written(connection: Connection) -> bool:
+    """Return whether the open transaction of a connection has executed a statement that writes."""
+    return _WROTE in _notes(connection)
 
 
 def limit_transaction(

@@ -14,13 +14,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
-from sqlalchemy import Result
+from sqlalchemy import Connection, Result, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
+from moorage.engine import has_written
 from moorage.errors import SessionSharedError, UnitOfWorkError
 
-__all__ = ["GuardedSession", "InnerCommits", "guard"]
+__all__ = ["GuardedSession", "InnerCommits", "guard", "retire_session", "uncommitted_changes"]
 
 InnerCommits = Literal["refuse", "savepoint"]
 """What becomes of ``commit()`` and ``rollback()`` on the session inside a unit of work."""
@@ -41,6 +42,9 @@ _WORK = (
 )
 
 
+_IN_A_UNIT = "do it inside the unit's block, or in a new unit of work"
+
+
 class GuardedSession(Session):
     """
     A session that knows its unit of work and the task that is using it.
@@ -52,10 +56,11 @@ class GuardedSession(Session):
     """The running unit of work, which alone may end the transaction."""
 
     _savepoint: SessionTransaction | None = None
-    _ended: str = ""
+    _ended: tuple[str, str] | None = None
     _user: asyncio.Task[Any] | None = None
     _depth: int = 0
     _streams: tuple[Result[Any], ...] = ()
+    _last_connection: Connection | None = None
 
     def belong_to(self, owner: object) -> None:
         """Let only ``owner`` end the transaction from now on."""
@@ -69,9 +74,9 @@ class GuardedSession(Session):
         """Let anybody end the transaction again; called by the owner, which is about to."""
         self.owner = None
 
-    def retire(self, reason: str) -> None:
+    def retire(self, reason: str, hint: str = _IN_A_UNIT) -> None:
         """Refuse all further work; ``reason`` begins the message."""
-        self._ended = reason
+        self._ended = (reason, hint)
 
     def begin(self, nested: bool = False) -> SessionTransaction:
         """Begin a transaction; inside a unit there is one already."""
@@ -177,9 +182,9 @@ class GuardedSession(Session):
 
     def _refuse_if_ended(self) -> None:
         if self._ended:
+            reason, hint = self._ended
             raise UnitOfWorkError(
-                f"{self._ended}; what is done with its session now would never be committed",
-                hint="do it inside the unit's block, or in a new unit of work",
+                f"{reason}; what is done with its session now would never be committed", hint=hint
             )
 
     def _refusal(self, method: str) -> UnitOfWorkError:
@@ -231,6 +236,44 @@ def guard(session: AsyncSession) -> GuardedSession:
 
 
 _guarded_classes: dict[type[Session], type[GuardedSession]] = {}
+
+
+def retire_session(session: AsyncSession, reason: str, hint: str) -> None:
+    """
+    Refuse all further work on a session that was closed, for good.
+
+    Called by whoever ends the life of a session that others may still hold, as an integration of
+    a web framework does at the end of a request.
+
+    Args:
+        session: A session without an open transaction.
+        reason: What has ended, as the beginning of the message: "this request has ended".
+        hint: What to use instead.
+    """
+    guard(session).retire(reason, hint)
+
+
+def uncommitted_changes(session: AsyncSession) -> str:
+    """
+    Say what would be lost if ``session`` were closed now; empty if that is nothing.
+
+    Counted are objects that were added, changed or deleted, and statements that write, also those
+    on the session's connection. What a driver does behind SQLAlchemy's back is not seen.
+    """
+    below = guard(session)
+    if below.new or below.deleted or any(map(below.is_modified, below.dirty)):
+        return "objects that were added, changed or deleted"
+    connection = below._last_connection
+    if connection is None or not below.in_transaction() or connection.closed:
+        return ""
+    return "statements that write" if has_written(connection) else ""
+
+
+@event.listens_for(GuardedSession, "after_begin")
+def _note_connection(
+    session: GuardedSession, transaction: SessionTransaction, connection: Connection
+) -> None:
+    session._last_connection = connection
 
 
 def _guarded_class(base: type[Session]) -> type[GuardedSession]:

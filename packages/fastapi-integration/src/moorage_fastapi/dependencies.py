@@ -11,6 +11,7 @@ sent.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -21,17 +22,35 @@ from fastapi.dependencies.models import Dependant
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
-from moorage import AsyncSessionFactory, UnitOfWork
-from moorage_fastapi.lifespan import database_of
+from moorage import (
+    AsyncSessionFactory,
+    Database,
+    UncommittedChangesError,
+    UnitOfWork,
+    retire_session,
+    uncommitted_changes,
+)
+from moorage_fastapi.lifespan import OnUncommitted, database_of, on_uncommitted_of
 
 __all__ = [
+    "AppDatabase",
     "DBReadSession",
     "DBSession",
     "DBUnitOfWork",
+    "get_app_database",
     "get_db_session",
     "get_read_session",
     "get_unit_of_work",
 ]
+
+
+logger: logging.Logger = logging.getLogger("moorage.fastapi")
+
+_AFTER_THE_REQUEST = (
+    "the request of this session has ended (streams and background tasks run after it)",
+    "ask for the database (`database: AppDatabase`), and open a session inside the stream or task:"
+    " `async with database.session() as session:`",
+)
 
 
 class RequestWork:
@@ -42,8 +61,11 @@ class RequestWork:
     and changed in the handler is stored with the rest.
     """
 
-    def __init__(self, sessions: AsyncSessionFactory) -> None:
+    def __init__(
+        self, sessions: AsyncSessionFactory, on_uncommitted: OnUncommitted = "raise"
+    ) -> None:
         self._sessions = sessions
+        self._on_uncommitted = on_uncommitted
         self._session: AsyncSession | None = None
         self._unit: UnitOfWork | None = None
 
@@ -76,16 +98,36 @@ class RequestWork:
                 if self._unit is not None:
                     await self._unit.end(exc)
                 elif self._session is not None:
+                    lost = "" if exc is not None else uncommitted_changes(self._session)
                     await self._session.close()
+                    self._complain(lost)
             except Exception as failure:
                 if exc is None:
                     raise
                 exc.add_note(f"moorage: ending the request's session failed as well: {failure!r}")
+            finally:
+                if self._session is not None:
+                    retire_session(self._session, *_AFTER_THE_REQUEST)
+
+    def _complain(self, lost: str) -> None:
+        if not lost:
+            return
+        message = f"a request ended, and its session lost {lost}, which nobody had committed"
+        if self._on_uncommitted == "warn":
+            logger.warning("%s", message)
+            return
+        raise UncommittedChangesError(
+            message,
+            hint="ask for the unit of work (`unit: DBUnitOfWork`), which commits, or commit the"
+            ' session; lifespan(on_uncommitted="warn") only logs it',
+        )
 
 
 @asynccontextmanager
-async def _work(sessions: AsyncSessionFactory) -> AsyncIterator[RequestWork]:
-    work = RequestWork(sessions)
+async def _work(
+    sessions: AsyncSessionFactory, on_uncommitted: OnUncommitted = "raise"
+) -> AsyncIterator[RequestWork]:
+    work = RequestWork(sessions, on_uncommitted)
     try:
         yield work
     except BaseException as exc:
@@ -95,7 +137,8 @@ async def _work(sessions: AsyncSessionFactory) -> AsyncIterator[RequestWork]:
 
 
 async def _request_work(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
-    async with _work(database_of(connection).session) as work:
+    sessions = database_of(connection).session
+    async with _work(sessions, on_uncommitted_of(connection)) as work:
         if _asks_for_unit(getattr(connection.scope.get("route"), "dependant", None)):
             # Before anybody's first statement: a backend with one writer at a time takes its lock
             # at the beginning, and cannot take it behind what an earlier dependency has read.
@@ -150,6 +193,19 @@ async def get_read_session(
     """
     return session
 
+
+async def get_app_database(connection: HTTPConnection) -> Database:
+    """
+    Return the database that serves the request, for what outlives it.
+
+    Streams, WebSocket loops and background tasks open sessions and units of work of their own on
+    it, and hold a connection no longer than they need one.
+    """
+    return database_of(connection)
+
+
+AppDatabase = Annotated[Database, Depends(get_app_database)]
+"""The database of the application."""
 
 DBSession = Annotated[AsyncSession, Depends(get_db_session)]
 """The session of the request."""

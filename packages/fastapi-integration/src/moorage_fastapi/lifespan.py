@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from moorage import Database, get_database
 
-__all__ = ["Lifespan", "database_of", "lifespan"]
+__all__ = ["Lifespan", "OnUncommitted", "database_of", "lifespan", "on_uncommitted_of"]
 
 # Key in the state that a lifespan hands to each request, mounted applications included.
 _STATE_KEY = "moorage_database"
+_UNCOMMITTED_KEY = "moorage_on_uncommitted"
+
+OnUncommitted = Literal["raise", "warn"]
+"""What becomes of a request that ends with writes that nobody committed."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 """What FastAPI takes as ``lifespan=``."""
@@ -26,6 +30,7 @@ def lifespan(
     inner: Lifespan | None = None,
     ready_seconds: float = 30.0,
     drain_seconds: float = 5.0,
+    on_uncommitted: OnUncommitted = "raise",
 ) -> Lifespan:
     """
     Return a lifespan for ``FastAPI(lifespan=…)``: ready before the first request, closed at last.
@@ -40,6 +45,8 @@ def lifespan(
             yields reaches the requests' state as usual.
         ready_seconds: How long to wait for the database; 0 starts without asking.
         drain_seconds: How long to wait for requests in progress before closing.
+        on_uncommitted: What becomes of a request whose session ends with writes that nobody
+            committed: an ``UncommittedChangesError``, or a warning in the log.
     """
 
     @asynccontextmanager
@@ -52,7 +59,7 @@ def lifespan(
             state: dict[str, Any] = {}
             if inner is not None:
                 state.update(await stack.enter_async_context(inner(app)) or {})
-            yield {**state, _STATE_KEY: used}
+            yield {**state, _STATE_KEY: used, _UNCOMMITTED_KEY: on_uncommitted}
 
     return run
 
@@ -61,3 +68,8 @@ def database_of(connection: HTTPConnection) -> Database:
     """Return the database that serves a request: its lifespan's, else that of the process."""
     found = connection.scope.get("state", {}).get(_STATE_KEY)
     return found if isinstance(found, Database) else get_database()
+
+
+def on_uncommitted_of(connection: HTTPConnection) -> OnUncommitted:
+    """Return what a request does with writes that nobody committed."""
+    return "warn" if connection.scope.get("state", {}).get(_UNCOMMITTED_KEY) == "warn" else "raise"
