@@ -14,8 +14,8 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from moorage import Database, UnitOfWork
+from moorage.testing import Stepper
 from tests.chaos.conftest import no_open_transaction
-from tests.chaos.stepper import Stepper
 from tests.fix_database import DatabaseFactory
 from tests.matrix.schema import Account, create_tables
 

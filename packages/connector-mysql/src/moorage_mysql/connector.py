@@ -25,7 +25,7 @@ from moorage import (
     make_ssl_context,
 )
 from moorage_mysql.encrypted import connect_encrypted
-from moorage_mysql.errnos import diagnose
+from moorage_mysql.errnos import ERRORS, diagnose
 from moorage_mysql.options import MySQLOptions
 from moorage_mysql.undone import refuse_undone_transactions
 
@@ -83,6 +83,7 @@ class MySQLConnector(DBConnector):
         read_only_transactions=True,
         ends_idle_transactions=True,
         transaction_limits=True,
+        errors=ERRORS,
     )
     # The words of the mysql client, of its configuration files and of hosting companies.
     url_parameters: ClassVar[Mapping[str, URLParameter]] = {

@@ -37,7 +37,7 @@ from moorage import (
     UniqueViolationError,
 )
 
-__all__ = ["diagnose"]
+__all__ = ["ERRORS", "diagnose"]
 
 _NUMBERS: dict[type[DatabaseError], tuple[int, ...]] = {
     UniqueViolationError: (1062, 1169, 1586),
@@ -62,6 +62,9 @@ _NUMBERS: dict[type[DatabaseError], tuple[int, ...]] = {
     IdleInTransactionTimeoutError: (4031,),
 }
 _KINDS = {number: kind for kind, numbers in _NUMBERS.items() for number in numbers}
+ERRORS = frozenset(_NUMBERS) | {ConnectionLostError}
+"""The classes that are told apart."""
+
 _NOT_REACHED = frozenset({2002, 2003, 2005, 2006, 2012, 2013, 2055})
 _LOST = frozenset({1053, 1080, 1158, 1159, 1160, 1161, 1927, 2006, 2013, 2014, 2055})
 

@@ -24,7 +24,7 @@ from moorage import (
 )
 from moorage_postgres.executemany import make_executemany_cancellable
 from moorage_postgres.options import PostgresOptions, parse_server_settings
-from moorage_postgres.sqlstates import diagnose
+from moorage_postgres.sqlstates import ERRORS, diagnose
 from moorage_postgres.timestamps import CheckedDateTime
 
 __all__ = ["PostgresConnector"]
@@ -72,6 +72,7 @@ class PostgresConnector(DBConnector):
         ends_idle_transactions=True,
         transactional_ddl=True,
         transaction_limits=True,
+        errors=ERRORS,
         deferrable_transactions=True,
     )
     # libpq's own vocabulary, as hosting companies print it in their connection strings.

@@ -41,7 +41,7 @@ from moorage import (
     UniqueViolationError,
 )
 
-__all__ = ["diagnose"]
+__all__ = ["ERRORS", "diagnose"]
 
 _KINDS: dict[str, type[DatabaseError]] = {
     "23001": ForeignKeyViolationError,
@@ -70,6 +70,12 @@ _KINDS: dict[str, type[DatabaseError]] = {
     "55P03": LockTimeoutError,
     "57P03": DatabaseUnavailableError,
 }
+ERRORS = frozenset(
+    {*_KINDS.values(), ConnectionLostError, DataError, StalePlanError}
+    | {StatementCancelledError, StatementTimeoutError}
+)
+"""The classes that are told apart."""
+
 # The server ends the connection: an administrator, a crash, a time-out, a dropped database.
 _ENDED = frozenset({"57P01", "57P02", "57P04", "57P05", "25P04"})
 _KEY = re.compile(r"\(([^()]*)\)=\(")

@@ -30,7 +30,7 @@ from moorage import (
 from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, WRITE_REFUSED
 from moorage_sqlite.limits import Limits
 from moorage_sqlite.options import SQLiteOptions
-from moorage_sqlite.result_codes import diagnose
+from moorage_sqlite.result_codes import ERRORS, diagnose
 from moorage_sqlite.statements import first_word
 from moorage_sqlite.transactions import READ_WRITE, TAKE_READ_LOCK, manage_transactions
 from moorage_sqlite.write_queue import WriteQueue
@@ -68,6 +68,7 @@ class SQLiteConnector(DBConnector):
         transactional_ddl=True,
         single_writer=True,
         transaction_limits=True,
+        errors=ERRORS,
     )
     options: SQLiteOptions
 

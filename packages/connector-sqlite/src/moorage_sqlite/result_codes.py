@@ -18,8 +18,11 @@ from moorage import (
     DBConnector,
     Diagnosis,
     ForeignKeyViolationError,
+    LockTimeoutError,
     NotNullViolationError,
     PermissionDeniedError,
+    ReadOnlyError,
+    SerializationError,
     StalePlanError,
     StatementCancelledError,
     StatementSyntaxError,
@@ -29,7 +32,7 @@ from moorage import (
 )
 from moorage_sqlite.dialect import STATEMENT_TIMEOUT
 
-__all__ = ["diagnose"]
+__all__ = ["ERRORS", "diagnose"]
 
 _KINDS: dict[str, type[DatabaseError]] = {
     STATEMENT_TIMEOUT: StatementTimeoutError,
@@ -46,6 +49,12 @@ _KINDS: dict[str, type[DatabaseError]] = {
     "SQLITE_SCHEMA": StalePlanError,
     "SQLITE_TOOBIG": DataError,
 }
+ERRORS = frozenset(
+    {*_KINDS.values(), LockTimeoutError, ReadOnlyError, SerializationError}
+    | {StatementSyntaxError, UndefinedObjectError}
+)
+"""The classes that are told apart; those of locks and files by the connector itself."""
+
 _UNDEFINED = re.compile(
     r"^no such (?:table|column|function|index|view|trigger|collation)|"
     r"has no column named"

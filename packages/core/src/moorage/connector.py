@@ -102,6 +102,8 @@ class Capabilities:
         transaction_limits: :meth:`DBConnector.limit_transaction` is understood.
         deferrable_transactions: A SERIALIZABLE transaction that only reads may wait until it can
             neither fail nor make others fail.
+        errors: Classes of ``moorage.errors`` that :meth:`DBConnector.classify_error` tells apart;
+            the conformance suite brings about each of them that it knows how to.
     """
 
     networked: bool = True
@@ -115,6 +117,7 @@ class Capabilities:
     ends_idle_transactions: bool = False
     transaction_limits: bool = False
     deferrable_transactions: bool = False
+    errors: frozenset[type[DatabaseError]] = frozenset()
 
 
 class ConnectorOptions(BaseModel):

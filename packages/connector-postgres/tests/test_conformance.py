@@ -1,0 +1,19 @@
+"""The connector passes the suite that every connector has to pass."""
+
+from typing import Any
+
+import pytest
+
+from moorage import DatabaseSettings
+from moorage.testing import ConnectorSuite
+
+pytestmark = pytest.mark.parametrize("backend", ["postgres"])
+
+
+class TestConformance(ConnectorSuite):
+    """All checks of the suite."""
+
+    @pytest.fixture
+    def settings(self, fresh_database: dict[str, Any]) -> DatabaseSettings:
+        """Return the settings of an empty database."""
+        return DatabaseSettings(**fresh_database, _env_file=None)

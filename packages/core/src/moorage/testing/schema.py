@@ -1,0 +1,72 @@
+"""The tables that the suite makes in the database it is given, and drops again."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    LargeBinary,
+    Numeric,
+    String,
+    Uuid,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
+
+__all__ = ["VALUES", "Item", "Owner", "create", "drop"]
+
+
+class Base(DeclarativeBase):
+    """Base of the suite's tables."""
+
+
+class Owner(Base):
+    """Somebody who has items, with every kind of constraint."""
+
+    __tablename__ = "moorage_owner"
+    __table_args__ = (CheckConstraint("balance >= -1000", name="ck_moorage_owner_balance"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(40), unique=True)
+    balance: Mapped[int] = mapped_column(default=0)
+
+
+class Item(Base):
+    """Something that belongs to somebody."""
+
+    __tablename__ = "moorage_item"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("moorage_owner.id"))
+
+
+VALUES: dict[str, tuple[TypeEngine[Any], Any]] = {
+    "aware datetime": (DateTime(timezone=True), datetime(2026, 2, 28, 23, 59, 58, tzinfo=UTC)),
+    "naive datetime": (DateTime(), datetime(2026, 2, 28, 23, 59, 58)),  # noqa: DTZ001
+    "decimal": (Numeric(12, 6), Decimal("123456.123456")),
+    "json": (JSON(), {"a": [1, 2.5, None, True], "ü": "😀"}),
+    "uuid": (Uuid(), uuid.UUID("12345678-1234-5678-1234-567812345678")),
+    "text": (String(40), "naïve ☕ 😀 'quoted' \\ %s :x"),
+    "bytes": (LargeBinary(), bytes(range(256))),
+    "big integer": (BigInteger(), 2**63 - 1),
+}
+"""What must come back as it went in: a type, and a value that is easily spoilt."""
+
+
+async def create(connection: AsyncConnection) -> None:
+    """Make the tables."""
+    await connection.run_sync(Base.metadata.create_all)
+
+
+async def drop(connection: AsyncConnection) -> None:
+    """Drop the tables."""
+    await connection.run_sync(Base.metadata.drop_all)
