@@ -63,7 +63,9 @@ class Cell:
     def paths(self) -> list[str]:
         """The test folders that the cell runs."""
         if self.name.startswith("all."):
-            return ["tests/all_connectors"]
+            # The suite for connectors is tried on connectors that are wrong, once.
+            kit = ["tests/conformance"] if "py3.11" in self.parts else []
+            return ["tests/all_connectors", *kit]
         backend = self.name.rpartition("-")[2]
         # The core's own tests know no backend: one cell per Python and SQLAlchemy runs them.
         core = ["core"] if backend == "sqlite" else []

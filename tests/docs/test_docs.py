@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import moorage
-from moorage import MoorageError
+from moorage import DatabaseSettings, MoorageError
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -79,6 +80,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "docs/errors.md",
         "docs/fastapi.md",
         "docs/units-of-work.md",
+        "docs/writing-a-connector.md",
         "examples/fastapi-app/README.md",
     ],
 )
@@ -101,3 +103,18 @@ def test_every_error_has_its_section() -> None:
     assert set(sections) == set(classes)
     for anchor, name in classes.items():
         assert f"`{name}`" in sections[anchor]
+
+
+def test_the_page_on_connectors_runs() -> None:
+    """Every block of Python on the page on writing a connector runs, and makes a usable class."""
+    page = (ROOT / "docs/writing-a-connector.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for number, block in enumerate(blocks):
+        names: dict[str, Any] = {"__name__": f"block_{number}"}
+        exec(compile(block, f"block {number}", "exec"), names)  # noqa: S102 (our own page)
+        if "DuckConnector" in names:
+            settings = DatabaseSettings(host="pond", name="ducks", _env_file=None)
+            connector = names["DuckConnector"](settings)
+            assert connector.get_url().drivername == "duck+asyncduck"
+            assert connector.get_engine_args()
+    assert len(blocks) == 4

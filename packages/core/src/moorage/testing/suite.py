@@ -24,7 +24,19 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Column, Integer, MetaData, Table, delete, func, insert, select, text, update
+from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -162,8 +174,11 @@ class ConnectorSuite:
     @_check("create_engine: return the engine of super(), and add listeners to that")
     async def test_disposal_ends_everything(self, database: Database) -> None:
         """A disposed database has no connection left, and refuses to open one."""
-        await database.ping()
+        ended: list[object] = []
+        event.listen(database.engine.sync_engine, "close", lambda *_: ended.append(_))
+        idle = database.pool_statistics().idle
         await database.dispose()
+        assert len(ended) == idle > 0
         with pytest.raises(DatabaseDisposedError):
             await database.ping()
 

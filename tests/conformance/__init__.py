@@ -1,0 +1,1 @@
+"""The conformance suite itself: does it notice connectors that are wrong?"""
