@@ -132,6 +132,24 @@ async def _count(session: AsyncSession) -> None:
     assert len((await session.scalars(select(Account))).all()) == 2
 
 
+@pytest.mark.parametrize("kind", ["unit", "session"])
+async def test_a_session_that_is_ended_under_a_task_comes_back(
+    make_database: DatabaseFactory, kind: str
+) -> None:
+    """When one of two tasks fails and the block ends, the other one gives the connection back."""
+    database = make_database(pool_size=1, max_overflow=0)
+    block = database.unit_of_work() if kind == "unit" else database.session()
+    statement = select(Account)
+    with pytest.raises(SessionSharedError):
+        async with block as session:
+            session.add(Account(owner="eve"))
+            tasks = [asyncio.ensure_future(session.execute(statement)) for _ in range(2)]
+            await asyncio.gather(*tasks)
+    await asyncio.wait(tasks)
+    assert database.pool_statistics().in_use == 0
+    assert await count_accounts(database) == 2
+
+
 async def test_a_plain_session_lets_tasks_mix(database: Database) -> None:
     """SQLAlchemy notices nothing once the connection is there."""
     async with async_sessionmaker(database.engine)() as session:

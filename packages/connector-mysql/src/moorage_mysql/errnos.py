@@ -62,7 +62,7 @@ _NUMBERS: dict[type[DatabaseError], tuple[int, ...]] = {
     IdleInTransactionTimeoutError: (4031,),
 }
 _KINDS = {number: kind for kind, numbers in _NUMBERS.items() for number in numbers}
-ERRORS = frozenset(_NUMBERS) | {ConnectionLostError}
+ERRORS: frozenset[type[DatabaseError]] = frozenset(_NUMBERS) | {ConnectionLostError}
 """The classes that are told apart."""
 
 _NOT_REACHED = frozenset({2002, 2003, 2005, 2006, 2012, 2013, 2055})

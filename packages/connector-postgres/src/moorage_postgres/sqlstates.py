@@ -70,7 +70,7 @@ _KINDS: dict[str, type[DatabaseError]] = {
     "55P03": LockTimeoutError,
     "57P03": DatabaseUnavailableError,
 }
-ERRORS = frozenset(
+ERRORS: frozenset[type[DatabaseError]] = frozenset(
     {*_KINDS.values(), ConnectionLostError, DataError, StalePlanError}
     | {StatementCancelledError, StatementTimeoutError}
 )

@@ -49,7 +49,7 @@ _KINDS: dict[str, type[DatabaseError]] = {
     "SQLITE_SCHEMA": StalePlanError,
     "SQLITE_TOOBIG": DataError,
 }
-ERRORS = frozenset(
+ERRORS: frozenset[type[DatabaseError]] = frozenset(
     {*_KINDS.values(), LockTimeoutError, ReadOnlyError, SerializationError}
     | {StatementSyntaxError, UndefinedObjectError}
 )

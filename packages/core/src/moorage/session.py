@@ -59,6 +59,7 @@ class GuardedSession(Session):
     _ended: tuple[str, str] | None = None
     _user: asyncio.Task[Any] | None = None
     _depth: int = 0
+    _close_when_left: bool = False
     _streams: tuple[Result[Any], ...] = ()
     _last_connection: Connection | None = None
 
@@ -128,6 +129,14 @@ class GuardedSession(Session):
     def close(self) -> None:
         """Close the session; inside a unit an error, or the rollback to a savepoint."""
         if self.owner is None:
+            if self._depth and self._user is not _current_task():
+                # SQLAlchemy would refuse, and the connection would never come back.
+                self._close_when_left = True
+                raise SessionSharedError(
+                    f"a session was closed while {_name(self._user)} was using it; it is closed as"
+                    " soon as that has ended",
+                    hint="wait for the tasks that use a session before you end it",
+                )
             self._close_streams()
             super().close()
         elif self._savepoint is not None:
@@ -179,6 +188,9 @@ class GuardedSession(Session):
         self._depth -= 1
         if not self._depth:
             self._user = None
+            if self._close_when_left:
+                self._close_when_left = False
+                super().close()
 
     def _refuse_if_ended(self) -> None:
         if self._ended:

@@ -6,16 +6,15 @@ Tests for users of moorage, to run with pytest: ``pip install 'moorage[testing]'
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from moorage.errors import MissingExtraError
 
-try:
-    import pytest  # noqa: F401
-    import pytest_asyncio  # noqa: F401
-except ImportError as error:
+if find_spec("pytest") is None or find_spec("pytest_asyncio") is None:
     raise MissingExtraError(
-        f"moorage.testing needs pytest and pytest-asyncio: {error}",
+        "moorage.testing needs pytest and pytest-asyncio, which are not installed",
         hint="pip install 'moorage[testing]'",
-    ) from error
+    )
 
 from moorage.testing.stepper import Stepper
 from moorage.testing.suite import ConnectorSuite

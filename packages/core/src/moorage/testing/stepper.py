@@ -17,8 +17,8 @@ class Stepper:
     def __init__(self, work: Coroutine[Any, Any, Any], *cancel_at: int) -> None:
         self._work = work
         self._cancel_at = frozenset(cancel_at)
-        self.points = 0
-        self.cancelled = 0
+        self.points: int = 0
+        self.cancelled: int = 0
 
     def __await__(self) -> Generator[Any, Any, Any]:
         task = asyncio.current_task()

@@ -59,7 +59,7 @@ from moorage.errors import (
 )
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
-from moorage.testing.schema import VALUES, Item, Owner, create, drop
+from moorage.testing._tables import VALUES, Item, Owner, create, drop
 from moorage.testing.stepper import Stepper
 from moorage.unit_of_work import UnitOfWork
 
