@@ -68,7 +68,8 @@ async def test_each_error_has_its_status(kind: type[DatabaseError], serve: Serve
     assert body["status"] == response.status_code
     assert body["type"] == f"urn:moorage:{kind.anchor}"
     assert body["instance"].startswith("urn:uuid:")
-    assert not any(secret in response.text for secret in SECRETS)
+    told = str({key: value for key, value in body.items() if key != "instance"})  # it is random
+    assert not any(secret in told for secret in SECRETS)
 
 
 async def test_a_commit_that_fails_is_answered(accounts: Database, serve: Serve) -> None:
@@ -83,7 +84,7 @@ async def test_a_commit_that_fails_is_answered(accounts: Database, serve: Serve)
     response = await serve(app).post("/")
     assert response.status_code == 409
     assert response.json().get("fields", ["owner"]) == ["owner"]
-    assert not any(secret in response.text for secret in ("INSERT", "ada", "127.0.0.1"))
+    assert not any(secret in response.text for secret in ("INSERT", "account", "127.0.0.1"))
 
 
 async def test_failures_are_logged_under_their_number(
