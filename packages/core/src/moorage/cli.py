@@ -1,0 +1,142 @@
+"""
+The command line: ``moorage connectors`` says what is installed, and what is wrong with it.
+
+typer and rich are an extra; without them the command prints the line that installs them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from moorage.connector import Capabilities, DBConnector
+from moorage.errors import MoorageError
+from moorage.registry import InstalledConnector, installed_connectors, registry
+from moorage.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["make_app", "main"]
+
+
+def main() -> None:
+    """Run the command line; exits with 1 if something is wrong, with 2 if it cannot run."""
+    try:
+        app = make_app()
+    except ImportError as error:
+        print(  # noqa: T201 (there is nothing better to print with)
+            f"the moorage command needs an optional package: {error}\n"
+            "  Next step: pip install 'moorage[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    app()
+
+
+def make_app() -> typer.Typer:
+    """
+    Return the application, for tests and for shells that complete commands.
+
+    Raises:
+        ImportError: typer is not installed.
+    """
+    import typer
+
+    app = typer.Typer(
+        add_completion=False, no_args_is_help=True, help="Look at moorage and what it uses."
+    )
+
+    @app.callback()
+    def moorage() -> None:
+        """Look at moorage and what it uses."""
+
+    @app.command()
+    def connectors(
+        as_json: bool = typer.Option(
+            False, "--json", help="Print JSON, for scripts, instead of a table."
+        ),
+    ) -> None:
+        """List the connectors that are installed, and what is wrong with a broken one."""
+        found = [_describe(item) for item in installed_connectors()]
+        if as_json:
+            typer.echo(json.dumps([asdict(item) for item in found], indent=2))
+        else:
+            _print_table(found)
+        if not found or any(item.problem for item in found):
+            raise typer.Exit(1)
+
+    return app
+
+
+@dataclass(frozen=True)
+class _Described:
+    name: str
+    distribution: str
+    version: str
+    driver: str = ""
+    contract: int | None = None
+    capabilities: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def _describe(item: InstalledConnector) -> _Described:
+    described = _Described(item.name, item.distribution, item.version)
+    try:
+        connector = registry.find(item.name)
+    except MoorageError as error:
+        return replace(described, problem=str(error))
+    described = replace(described, contract=connector.contract)
+    try:
+        driver = _driver(connector, item.name)
+    except Exception as error:  # noqa: BLE001 (whatever a stranger's class raises is its problem)
+        return replace(described, problem=str(error))
+    return replace(described, driver=driver, capabilities=_names(connector.capabilities))
+
+
+def _driver(connector: type[DBConnector], name: str) -> str:
+    """Import the driver of a connector, which opens nothing, and return its name and version."""
+    settings = DatabaseSettings.model_construct(type=name)
+    dialect = connector(settings).get_url().get_dialect()
+    dialect.import_dbapi()
+    try:
+        return f"{dialect.driver} {metadata.version(dialect.driver)}"
+    except metadata.PackageNotFoundError:
+        return dialect.driver
+
+
+def _names(capabilities: Capabilities) -> tuple[str, ...]:
+    # Which errors are told apart is too long for a line, and a matter of the documentation.
+    return tuple(name for name, value in vars(capabilities).items() if value and name != "errors")
+
+
+def _print_table(found: list[_Described]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    # Into a pipe or a file goes everything: what cuts lines there is nobody's terminal.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    if not found:
+        console.print("no connector is installed\n  Next step: pip install moorage-postgres")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ("connector", "distribution", "driver", "contract", "can")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for item in found:
+        table.add_row(*_cells(item))
+    console.print(table)
+
+
+def _cells(item: _Described) -> tuple[str, ...]:
+    from rich.markup import escape
+
+    origin = f"{item.distribution} {item.version}".strip() or "registered in code"
+    can: Any = ", ".join(item.capabilities)
+    if item.problem:
+        can = f"[red]broken:[/red] {escape(item.problem)}"
+    contract = "" if item.contract is None else str(item.contract)
+    return item.name, origin, item.driver, contract, can
