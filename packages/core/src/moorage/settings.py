@@ -104,7 +104,9 @@ class DatabaseSettings(BaseSettings):
         None, description="Password; or its file in `DB_PASSWORD_FILE`."
     )
 
-    pool_size: Annotated[int, Field(ge=1)] = Field(10, description="Connections kept open.")
+    pool_size: Annotated[int, Field(ge=1)] = Field(
+        10, description="Connections that each event loop keeps open."
+    )
     max_overflow: Annotated[int, Field(ge=0)] = Field(
         20, description="Connections above `pool_size` at peaks."
     )
