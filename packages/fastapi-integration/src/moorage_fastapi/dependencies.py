@@ -11,6 +11,7 @@ sent.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from starlette.requests import HTTPConnection
 from moorage import (
     AsyncSessionFactory,
     Database,
+    LifecycleError,
     UncommittedChangesError,
     UnitOfWork,
     retire_session,
@@ -138,8 +140,10 @@ async def _work(
 
 async def _request_work(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
     sessions = database_of(connection).session
+    route = getattr(connection.scope.get("route"), "dependant", None)
+    _refuse_late_generators(route)
     async with _work(sessions, on_uncommitted_of(connection)) as work:
-        if _asks_for_unit(getattr(connection.scope.get("route"), "dependant", None)):
+        if _asks_for_unit(route):
             # Before anybody's first statement: a backend with one writer at a time takes its lock
             # at the beginning, and cannot take it behind what an earlier dependency has read.
             await work.unit()
@@ -150,6 +154,33 @@ def _asks_for_unit(dependant: Dependant | None) -> bool:
     """Return whether anything that a route depends on, however deep, asks for the unit of work."""
     return dependant is not None and (
         dependant.call is get_unit_of_work or any(map(_asks_for_unit, dependant.dependencies))
+    )
+
+
+def _refuse_late_generators(dependant: Dependant | None) -> None:
+    """
+    Refuse generators on top of our dependencies that end after the response was sent.
+
+    What stands behind their ``yield`` would run on a session that has ended, and FastAPI sees no
+    mistake in it.
+    """
+    for inner in () if dependant is None else dependant.dependencies:
+        yields = inspect.isasyncgenfunction(inner.call) or inspect.isgeneratorfunction(inner.call)
+        if yields and inner.scope != "function" and _asks_for_session(inner):
+            name = getattr(inner.call, "__name__", repr(inner.call))
+            raise LifecycleError(
+                f"the dependency {name}() uses the request's session and yields; behind its yield"
+                " the session has ended already",
+                hint=f'write Depends({name}, scope="function"): it then ends before the session',
+            )
+        _refuse_late_generators(inner)
+
+
+def _asks_for_session(dependant: Dependant) -> bool:
+    """Return whether a dependency uses the request's session or unit, however deep."""
+    return any(
+        inner.call in {get_db_session, get_unit_of_work} or _asks_for_session(inner)
+        for inner in dependant.dependencies
     )
 
 
