@@ -29,7 +29,7 @@ MATRIX := $(BIN)/python scripts/matrix.py
 
 help:
 	@echo "demo         start the demonstration; DB_TYPE=... and SERVE=... are passed on"
-	@echo "bench-quick  print what an import costs; figures of speed are printed here, never tested"
+	@echo "bench-quick  print what an import and the pool cost; figures of speed are printed here, never tested"
 	@echo "test         lint, types, the whole matrix at small counts, packaging and docs"
 	@echo "test-sqlite  the SQLite cell of the running Python: seconds, no server"
 	@echo "test-long    the scaled tests at full counts, on Python 3.11"
@@ -80,6 +80,7 @@ test-sqlite: tools
 
 bench-quick: tools $(TOOLS)/demo-ready
 	@"$(DEMO)/bin/python" benchmarks/import_time.py
+	@"$(DEMO)/bin/python" benchmarks/pool_checkout.py
 
 test-long: tools
 	@$(MATRIX) --long py3.11

@@ -20,7 +20,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import exc as sa_exc
@@ -75,9 +74,7 @@ class LoopPool(Pool):
         self._timeout = timeout
         self._surplus_seconds = surplus_seconds
         self._settings = pool_settings
-        self._places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Place] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._places: dict[int, _Place] = {}  # by id of the loop, which a later one may have
         self._left_to_the_parent: list[_Place] = []
         self._lock = threading.Lock()
         self._first = _FirstConnection()
@@ -161,19 +158,16 @@ class LoopPool(Pool):
             info = record.record_info
             assert info is not None
             info[_PLACE] = place
-        task = asyncio.current_task(place.loop)
-        place.holders[record] = _Holder(time.monotonic(), task.get_name() if task else "no task")
+        place.holders[record] = (time.monotonic(), asyncio.current_task())
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        info = record.record_info
-        assert info is not None
-        place: _Place = info[_PLACE]
-        if place.loop is _running_loop():
+        place: _Place = record.record_info[_PLACE]  # type: ignore[index]  # set by _do_get
+        if place.is_here():
             place.put(record)
             return
         # The collector found a session that nobody closed, in whatever thread it ran.
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and the place with it
+        with contextlib.suppress(RuntimeError):  # the loop is closed or gone, and its place too
             place.loop.call_soon_threadsafe(place.put, record)
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> ConnectionPoolEntry:
@@ -191,20 +185,22 @@ class LoopPool(Pool):
         return record
 
     def _own_places(self) -> list[_Place]:
-        pid = os.getpid()
         with self._lock:
-            return [place for place in self._places.values() if place.pid == pid]
+            return [place for place in self._places.values() if place.is_own()]
 
     def _place(self) -> _Place:
         loop = asyncio.get_running_loop()
-        place = self._places.get(loop)
-        if place is not None and place.pid == os.getpid():
+        place = self._places.get(id(loop))
+        if place is not None and place.belongs_to(loop):
             return place
         with self._lock:
-            if place is not None:
-                # Finalizers of its connections would speak to the parent's server.
-                self._left_to_the_parent.append(place)
-            place = self._places[loop] = _Place(self, loop)
+            for key, other in list(self._places.items()):
+                if other.pid != os.getpid():
+                    # Finalizers of its connections would speak to the parent's server.
+                    self._left_to_the_parent.append(self._places.pop(key))
+                elif not other.is_own():
+                    del self._places[key]
+            place = self._places[id(loop)] = _Place(self, loop)
         util.await_only(place.begin())
         return place
 
@@ -238,12 +234,6 @@ class _FirstConnection:
                 self._loop = None
 
 
-@dataclass(frozen=True)
-class _Holder:
-    since: float
-    task: str
-
-
 class _Place:
     """The connections of one pool in one loop; used by that loop alone."""
 
@@ -255,7 +245,8 @@ class _Place:
         self._settings = pool._settings
         self._loop = weakref.ref(loop)
         self.pid = os.getpid()
-        self.holders: dict[ConnectionPoolEntry, _Holder] = {}
+        # Since when, and which task.
+        self.holders: dict[ConnectionPoolEntry, tuple[float, asyncio.Task[Any] | None]] = {}
         # Oldest first, each with the time of its return.
         self.idle: deque[tuple[float, ConnectionPoolEntry]] = deque()
         self.waiters: deque[asyncio.Future[ConnectionPoolEntry | None]] = deque()
@@ -268,8 +259,21 @@ class _Place:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         loop = self._loop()
-        assert loop is not None, "a place is gone with its loop"
+        if loop is None:
+            raise RuntimeError("the event loop of this place is gone")
         return loop
+
+    def belongs_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether this is the place of a loop of this process."""
+        return self._loop() is loop and self.pid == os.getpid()
+
+    def is_own(self) -> bool:
+        """Return whether the place is of this process, and its loop still there."""
+        return self.pid == os.getpid() and self._loop() is not None
+
+    def is_here(self) -> bool:
+        """Return whether the loop of this place is running in this thread."""
+        return self._loop() is _running_loop()
 
     async def begin(self) -> None:
         """Let the loop close the place before it ends, as it does with generators."""
@@ -309,9 +313,10 @@ class _Place:
                 record.close()
             else:
                 self._close_soon(record)
-        elif not self._hand_over(record):
-            self.idle.append((self.loop.time(), record))
-            self._trim()
+        elif not self.waiters or not self._hand_over(record):
+            self.idle.append((time.monotonic(), record))
+            if self._open > self._size:
+                self._trim()
 
     async def wait(self, seconds: float) -> ConnectionPoolEntry | None:
         """Return a connection, or ``None`` for the room to open one, when it is this one's turn."""
@@ -346,9 +351,9 @@ class _Place:
             return
         self._timer = None
         while self.idle and self._open > self._size:
-            end = self.idle[0][0] + self._surplus_seconds
-            if end > self.loop.time():
-                self._timer = self.loop.call_at(end, self._trim)
+            rest = self.idle[0][0] + self._surplus_seconds - time.monotonic()
+            if rest > 0:
+                self._timer = self.loop.call_later(rest, self._trim)
                 return
             self._open -= 1
             self._close_soon(self.idle.popleft()[1])
@@ -385,10 +390,10 @@ class _Place:
 
     def _exhausted(self, seconds: float) -> Exception:
         now = time.monotonic()
-        holders = sorted(self.holders.values(), key=lambda holder: holder.since)
+        holders = sorted(self.holders.values(), key=lambda holder: holder[0])
         shown = [
-            f"for {now - holder.since:.1f} s by {holder.task}"
-            for holder in holders[:_SHOWN_HOLDERS]
+            f"for {now - since:.1f} s by {task.get_name() if task else 'no task'}"
+            for since, task in holders[:_SHOWN_HOLDERS]
         ]
         more = len(holders) - len(shown)
         settings = self._settings or DatabaseSettings.model_construct()
