@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
-Fault = Literal["cut before", "cut after", "stall", "hold", "half-close", "delay"]
+Fault = Literal["cut before", "cut after", "stall", "half-close", "delay"]
 """
 What happens at the chosen statement.
 
 ``cut before``: the link is cut, the server never sees it. ``cut after``: the link is cut when the
-server answers. ``stall``: it arrives, and no answer comes back any more. ``hold``: nothing passes
-any more, in either direction. ``half-close``: it arrives, and the client is told that the server
-will say nothing more. ``delay``: it waits for :attr:`Proxy.delay`.
+server answers. ``stall``: it arrives, and no answer comes back any more. ``half-close``: it
+arrives, and the client is told that the server will say nothing more. ``delay``: it
+waits for :attr:`Proxy.delay`.
 """
 
 
@@ -87,10 +87,6 @@ class Proxy:
                     self._armed = None
                 self.happened += 1
                 if armed.fault == "cut before":
-                    return
-                if armed.fault == "hold":
-                    answers.cancel()
-                    await client.read()  # until the client gives up
                     return
                 if armed.fault == "delay":
                     await self.delay.wait()

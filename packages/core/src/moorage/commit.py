@@ -14,7 +14,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage.errors import CommitOutcomeUnknownError, blend
-from moorage.shield import retrieve, wait_shielded
+from moorage.shield import end_shielded
 
 __all__ = ["commit"]
 
@@ -45,19 +45,12 @@ async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.Canc
     if session.new or session.dirty or session.deleted:
         await session.flush()
     committing = asyncio.create_task(session.commit())
-    cancellation = await wait_shielded(committing, deadline_seconds)
-    if not committing.done():
-        committing.cancel()
-        await wait_shielded(committing, _CLOSE_SECONDS)
-        committing.add_done_callback(retrieve)
-        raise CommitOutcomeUnknownError(
-            f"no answer to COMMIT within {deadline_seconds:g} s (commit_timeout_seconds)",
-            hint=_HINT,
-        ) from cancellation
+    in_time, cancellation = await end_shielded(committing, deadline_seconds, _CLOSE_SECONDS)
+    if not in_time:
+        message = f"no answer to COMMIT within {deadline_seconds:g} s (commit_timeout_seconds)"
+        raise _unanswered(message) from cancellation
     if committing.cancelled():
-        raise CommitOutcomeUnknownError(
-            "the event loop ended while COMMIT was under way", hint=_HINT
-        ) from cancellation
+        raise _unanswered("the event loop ended while COMMIT was under way") from cancellation
     failure = committing.exception()
     if isinstance(failure, sa_exc.DBAPIError) and failure.connection_invalidated:
         ours = CommitOutcomeUnknownError(
@@ -67,3 +60,7 @@ async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.Canc
     if failure is not None:
         raise failure
     return cancellation
+
+
+def _unanswered(message: str) -> CommitOutcomeUnknownError:
+    return CommitOutcomeUnknownError(message, hint=_HINT)

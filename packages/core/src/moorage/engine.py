@@ -48,6 +48,7 @@ _LAST_STATEMENT = "moorage_last_statement"
 _STATEMENT_FAILED = "moorage_statement_failed"
 _LIMITS = "moorage_limits"
 _WROTE = "moorage_wrote"
+_OF_A_TRANSACTION = (_LAST_STATEMENT, _STATEMENT_FAILED, _LIMITS, _WROTE)
 _IDLE_SINCE = "moorage_idle_since"
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -65,6 +66,7 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     sync_engine.update_execution_options(**{_CONNECTOR_OPTION: connector})
     _attach_connect_step(sync_engine, connector)
     _attach_error_classes(sync_engine, connector)
+    _attach_forgetting(sync_engine)
     _attach_commit_check(sync_engine)
     _attach_write_note(sync_engine)
     if _ends_idle_transactions(connector):
@@ -192,6 +194,14 @@ def _notes(connection: Connection) -> dict[Any, Any]:
     return {} if connection.invalidated else connection.info
 
 
+def _attach_forgetting(engine: Engine) -> None:
+    @event.listens_for(engine, "begin")
+    def forget(connection: Connection) -> None:
+        notes = _notes(connection)
+        for note in _OF_A_TRANSACTION:
+            notes.pop(note, None)
+
+
 def _attach_commit_check(engine: Engine) -> None:
     """
     Ask, before a COMMIT behind an error that was swallowed, whether there is something to commit.
@@ -199,12 +209,6 @@ def _attach_commit_check(engine: Engine) -> None:
     PostgreSQL answers such a COMMIT with a ROLLBACK, which drivers take for success. The question
     fails where the transaction has, and costs nothing where no statement failed.
     """
-
-    @event.listens_for(engine, "begin")
-    def forget(connection: Connection) -> None:
-        _notes(connection).pop(_STATEMENT_FAILED, None)
-        _notes(connection).pop(_LIMITS, None)
-        _notes(connection).pop(_WROTE, None)
 
     @event.listens_for(engine, "rollback_savepoint")
     def forgive(connection: Connection, name: str, context: object) -> None:
@@ -288,10 +292,6 @@ def _ends_idle_transactions(connector: DBConnector) -> bool:
 
 
 def _attach_idle_clock(engine: Engine) -> None:
-    @event.listens_for(engine, "begin")
-    def forget(connection: Connection) -> None:
-        _notes(connection).pop(_LAST_STATEMENT, None)
-
     @event.listens_for(engine, "after_cursor_execute")
     def remember(connection: Connection, *_: object) -> None:
         _notes(connection)[_LAST_STATEMENT] = time.monotonic()

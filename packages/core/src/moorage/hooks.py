@@ -16,7 +16,7 @@ from typing import Literal
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from moorage.shield import retrieve, wait_shielded
+from moorage.shield import end_shielded
 
 __all__ = ["Hook", "Hooks"]
 
@@ -96,17 +96,14 @@ def _open_savepoints(session: Session) -> Iterator[SessionTransaction]:
 
 async def _run(hook: Hook, seconds: float) -> asyncio.CancelledError | None:
     task = asyncio.create_task(_call(hook))
-    cancellation = await wait_shielded(task, seconds)
-    if not task.done():
-        task.cancel()
-        cancellation = await wait_shielded(task, _CANCEL_SECONDS) or cancellation
+    in_time, cancellation = await end_shielded(task, seconds, _CANCEL_SECONDS)
+    if not in_time:
         logger.error(
             "hook %r was given up after %g s (DB_HOOK_TIMEOUT_SECONDS); its unit of work had"
             " ended before and is not touched by this",
             hook,
             seconds,
         )
-        task.add_done_callback(retrieve)
         return cancellation
     failure = asyncio.CancelledError() if task.cancelled() else task.exception()
     if failure is not None:

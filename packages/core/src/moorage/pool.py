@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -31,8 +30,6 @@ from moorage.errors import DatabaseDisposedError, PoolExhaustedError, blend
 from moorage.settings import DatabaseSettings
 
 __all__ = ["LoopPool"]
-
-logger: logging.Logger = logging.getLogger("moorage.pool")
 
 _PLACE = "moorage_place"
 _SHOWN_HOLDERS = 5
@@ -238,7 +235,6 @@ class _Place:
     """The connections of one pool in one loop; used by that loop alone."""
 
     def __init__(self, pool: LoopPool, loop: asyncio.AbstractEventLoop) -> None:
-        self._pool = weakref.ref(pool)
         self._size = pool._sizes[0]
         self._capacity = pool.capacity()
         self._surplus_seconds = pool._surplus_seconds

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-__all__ = ["retrieve", "wait_shielded"]
+__all__ = ["end_shielded", "wait_shielded"]
 
 
 async def wait_shielded(task: asyncio.Task[Any], seconds: float) -> asyncio.CancelledError | None:
@@ -31,7 +31,27 @@ async def wait_shielded(task: asyncio.Task[Any], seconds: float) -> asyncio.Canc
     return cancellation
 
 
-def retrieve(task: asyncio.Task[Any]) -> None:
+async def end_shielded(
+    task: asyncio.Task[Any], seconds: float, grace_seconds: float
+) -> tuple[bool, asyncio.CancelledError | None]:
+    """
+    Wait for ``task`` as :func:`wait_shielded` does; cancel it when its time is over.
+
+    It then has ``grace_seconds`` to end, and whatever it raises is nobody's business any more.
+
+    Returns:
+        Whether it was done in time, and the last cancellation of the caller meanwhile.
+    """
+    cancellation = await wait_shielded(task, seconds)
+    if task.done():
+        return True, cancellation
+    task.cancel()
+    cancellation = await wait_shielded(task, grace_seconds) or cancellation
+    task.add_done_callback(_retrieve)
+    return False, cancellation
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
     """Take note of a task's exception, so that nobody complains that it was never retrieved."""
     if not task.cancelled():
         task.exception()

@@ -21,7 +21,7 @@ from moorage.engine import connector_of, limit_transaction
 from moorage.errors import CommitOutcomeUnknownError, SettingsError, UnitOfWorkError
 from moorage.hooks import Hook, Hooks
 from moorage.session import GuardedSession, InnerCommits, guard
-from moorage.shield import retrieve, wait_shielded
+from moorage.shield import end_shielded
 
 __all__ = [
     "AsyncSessionFactory",
@@ -307,11 +307,8 @@ class UnitOfWork:
         cancellation = None
         if session.in_transaction():
             closing = asyncio.create_task(session.close())
-            cancellation = await wait_shielded(closing, _CLOSE_SECONDS)
-            if not closing.done():
-                closing.cancel()
-                cancellation = await wait_shielded(closing, _CLOSE_SECONDS) or cancellation
-                closing.add_done_callback(retrieve)
+            in_time, cancellation = await end_shielded(closing, _CLOSE_SECONDS, _CLOSE_SECONDS)
+            if not in_time:
                 problem = TimeoutError(f"not done within {_CLOSE_SECONDS:g} s")
             elif not closing.cancelled():
                 problem = closing.exception()
