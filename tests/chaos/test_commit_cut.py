@@ -76,10 +76,12 @@ async def test_commit_never_answered(
 
     async def work(number: int) -> None:
         unit = database.unit_of_work()
-        with pytest.raises(CommitOutcomeUnknownError, match=r"within 0\.05 s"):
+        with pytest.raises(CommitOutcomeUnknownError, match=r"within 0\.05 s") as caught:
             async with unit as session:
                 session.add(Account(owner=f"account {number}"))
                 await session.flush()
+        assert isinstance(caught.value, sa_exc.SQLAlchemyError)
+        assert not caught.value.is_transient
         outcomes.append(unit.outcome)
 
     proxy.arm(b"COMMIT", "stall", times=count)

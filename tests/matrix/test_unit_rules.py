@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import select, text, update
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
 from moorage import (
@@ -272,7 +272,8 @@ async def test_statement_limit_of_one_unit(make_database: DatabaseFactory) -> No
 async def _server_limits(database: Database) -> object:
     questions = {
         "sqlite": "PRAGMA busy_timeout",
-        "postgresql": "SELECT name, setting FROM pg_settings WHERE name = 'statement_timeout'",
+        "postgresql": "SELECT current_setting('statement_timeout'),"
+        " current_setting('lock_timeout')",
         "mysql": "SELECT @@max_statement_time, @@innodb_lock_wait_timeout",
     }
     async with database.session() as session:
@@ -324,6 +325,55 @@ async def test_a_swallowed_error_is_no_silent_rollback(database: Database) -> No
     assert unit.outcome == ("committed" if stored else "rolled_back")
 
 
+async def test_a_plain_session_reports_success_and_stores_nothing(database: Database) -> None:
+    """PostgreSQL's ROLLBACK for a COMMIT looks like success to a session without moorage."""
+    url = database.engine.url
+    if url.get_backend_name() != "postgresql":
+        return  # the others commit what did not fail
+    engine = create_async_engine(url)
+    async with AsyncSession(engine) as session:
+        await session.execute(text("INSERT INTO account (owner, balance) VALUES ('eve', 0)"))
+        with pytest.raises(sa_exc.IntegrityError):
+            await session.execute(text("INSERT INTO account (owner, balance) VALUES ('ada', 0)"))
+        await session.commit()
+    await engine.dispose()
+    assert await count_accounts(database) == 2
+
+
+async def test_a_plain_session_stores_half_behind_a_deadlock(database: Database) -> None:
+    """On MySQL, who swallows a deadlock without moorage commits the second half alone."""
+    url = database.engine.url
+    if url.get_backend_name() != "mysql":
+        return
+    engine = create_async_engine(url)
+    both_hold_one = asyncio.Barrier(2)
+    undone = []
+
+    async def work(first: int, second: int, owner: str) -> None:
+        async with AsyncSession(engine) as session:
+            session.add(Account(owner=f"{owner}, first half"))
+            await session.flush()
+            await session.execute(update(Account).where(Account.id == first).values(balance=1))
+            await both_hold_one.wait()
+            try:
+                await session.execute(update(Account).where(Account.id == second).values(balance=1))
+            except sa_exc.OperationalError:
+                undone.append(owner)
+            await session.execute(
+                text("INSERT INTO account (owner, balance) VALUES (:owner, 0)"),
+                {"owner": f"{owner}, second half"},
+            )
+            await session.commit()
+
+    await asyncio.gather(work(1, 2, "eve"), work(2, 1, "zoe"))
+    await engine.dispose()
+    async with database.session() as session:
+        stored = set(await session.scalars(select(Account.owner)))
+    assert len(undone) == 1
+    assert f"{undone[0]}, second half" in stored
+    assert f"{undone[0]}, first half" not in stored
+
+
 async def test_an_error_inside_a_savepoint_may_be_swallowed(database: Database) -> None:
     """A savepoint confines an error, on every backend."""
     unit = database.unit_of_work()
@@ -366,5 +416,6 @@ async def test_a_swallowed_deadlock_stores_no_half(database: Database) -> None:
     raised = [type(outcome) for outcome in outcomes if outcome is not None]
     assert len(raised) == 1
     assert issubclass(raised[0], (TransactionAbortedError, DeadlockError))
+    assert issubclass(raised[0], sa_exc.SQLAlchemyError)
     assert sorted(str(unit.outcome) for unit in units) == ["committed", "rolled_back"]
     assert sorted(await balances(database)) in ([101, 110], [102, 110])

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import ExceptionContext
 
-from moorage import TransactionAbortedError
+from moorage import DatabaseError, TransactionAbortedError, blend
 
 __all__ = ["refuse_undone_transactions"]
 
@@ -64,10 +65,11 @@ def _refuse_commit(connection: Connection) -> None:
         raise _error()
 
 
-def _error() -> TransactionAbortedError:
-    return TransactionAbortedError(
+def _error() -> DatabaseError:
+    message = (
         "a deadlock has undone this transaction, and its error was swallowed; nothing of it can be"
-        " stored",
-        hint="let errors leave the unit of work, which can then be run again as a whole",
-        backend_code=str(_DEADLOCK),
+        " stored"
     )
+    hint = "let errors leave the unit of work, which can then be run again as a whole"
+    ours = TransactionAbortedError(message, hint=hint, backend_code=str(_DEADLOCK))
+    return blend(ours, sa_exc.InvalidRequestError(message))

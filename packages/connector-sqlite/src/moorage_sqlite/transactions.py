@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy import exc as sa_exc
 
-from moorage import TransactionAbortedError
+from moorage import TransactionAbortedError, blend
 from moorage_sqlite.dialect import BEGIN_IMMEDIATE, READ_LOCK, READ_ONLY
 from moorage_sqlite.statements import first_word, writes
 
@@ -64,11 +65,13 @@ def _begin_with_first_statement(
         if not adapter.driver_connection.in_transaction and first_word(statement) != "pragma":
             # SQLite rolls a whole transaction back by itself when the disk is full, for one.
             # What follows would be committed without what came before.
-            raise TransactionAbortedError(
+            message = (
                 "SQLite has ended this transaction by itself after an error, or a COMMIT or"
-                " ROLLBACK was sent as SQL; nothing of it can be stored",
-                hint="let errors leave the unit of work, which can then be run again as a whole",
+                " ROLLBACK was sent as SQL; nothing of it can be stored"
             )
+            hint = "let errors leave the unit of work, which can then be run again as a whole"
+            ours = TransactionAbortedError(message, hint=hint)
+            raise blend(ours, sa_exc.InvalidRequestError(message))
         return
     if first_word(statement) == "pragma":
         return  # most of them mean nothing, or something else, inside a transaction

@@ -71,6 +71,7 @@ from moorage.errors import (
     UndefinedObjectError,
     UniqueViolationError,
     UnitOfWorkError,
+    blend,
 )
 from moorage.hooks import Hook
 from moorage.keepalive import enable_keepalive
@@ -174,6 +175,7 @@ __all__ = [
     "UnitOptions",
     "UnknownSettingWarning",
     "as_unit",
+    "blend",
     "dispose_engine",
     "effective_ssl_mode",
     "enable_keepalive",

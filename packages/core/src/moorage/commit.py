@@ -13,7 +13,7 @@ import asyncio
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from moorage.errors import CommitOutcomeUnknownError, blend
+from moorage.errors import CommitOutcomeUnknownError, DatabaseError, blend
 from moorage.shield import end_shielded
 
 __all__ = ["commit"]
@@ -62,5 +62,6 @@ async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.Canc
     return cancellation
 
 
-def _unanswered(message: str) -> CommitOutcomeUnknownError:
-    return CommitOutcomeUnknownError(message, hint=_HINT)
+def _unanswered(message: str) -> DatabaseError:
+    ours = CommitOutcomeUnknownError(message, hint=_HINT)
+    return blend(ours, sa_exc.TimeoutError(message))
