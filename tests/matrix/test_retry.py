@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from stamina import instrumentation
 
 from moorage import (
     CommitOutcomeUnknownError,
@@ -65,6 +66,27 @@ async def test_a_passing_failure_is_run_again(
     assert journal == ["rolled back", "committed"]
     assert await balances(database) == [2, 0]
     assert "stamina.retry_scheduled" in caplog.text
+
+
+async def test_each_retry_is_counted(database: Database) -> None:
+    """Whoever counts stamina's retries, as its Prometheus hook does, counts each of ours once."""
+    counted: list[tuple[str, int]] = []
+    runs = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal runs
+        runs += 1
+        if runs < 3:
+            raise LockTimeoutError("not free")
+
+    instrumentation.set_on_retry_hooks(
+        [lambda details: counted.append((type(details.caused_by).__name__, details.retry_num))]
+    )
+    try:
+        await run_unit(work, database.sessionmaker)
+    finally:
+        instrumentation.set_on_retry_hooks(None)
+    assert counted == [("LockTimeoutError", 1), ("LockTimeoutError", 2)]
 
 
 async def test_without_a_second_attempt_the_failure_arrives(database: Database) -> None:
