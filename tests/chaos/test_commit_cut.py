@@ -4,10 +4,16 @@ import asyncio
 
 import pytest
 from sqlalchemy import exc as sa_exc
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from moorage import CommitOutcomeUnknownError, ConnectionLostError, Database, run_unit
+from moorage import (
+    CommitOutcomeUnknownError,
+    ConnectionLostError,
+    Database,
+    DatabaseError,
+    run_unit,
+)
 from tests.chaos.conftest import no_open_transaction
 from tests.chaos.proxy import Fault, Proxy
 from tests.fix_backend import chosen_backends
@@ -90,6 +96,48 @@ async def test_commit_never_answered(
     assert proxy.happened == count
     await no_open_transaction(watcher)
     assert await count_accounts(watcher) == count
+
+
+@pytest.mark.parametrize("fault", ["cut before", "cut after", "half-close"])
+async def test_a_plain_session_is_told_the_same(
+    watcher: Database, proxy: Proxy, through_proxy: DatabaseFactory, fault: Fault
+) -> None:
+    """A session that commits by itself hears that the outcome is unknown, too."""
+    async with through_proxy().session() as session:
+        session.add(Account(owner="ada"))
+        await session.flush()
+        proxy.arm(b"COMMIT", fault)
+        with pytest.raises(CommitOutcomeUnknownError) as caught:
+            await session.commit()
+    assert not isinstance(caught.value, ConnectionLostError)
+    assert not caught.value.is_transient
+    assert caught.value.connection_invalidated
+    assert await count_accounts(watcher) == (fault != "cut before")
+
+
+async def test_a_write_that_commits_itself_is_told_the_same(
+    proxy: Proxy, through_proxy: DatabaseFactory
+) -> None:
+    """In AUTOCOMMIT the answer to a write is the answer to its COMMIT; a read is only lost."""
+    engine = through_proxy().engine.execution_options(isolation_level="AUTOCOMMIT")
+    statements = {
+        "INSERT": text("INSERT INTO account (owner, balance) VALUES ('ada', 0)"),
+        "UPDATE": update(Account).values(balance=5),
+        "SELECT": select(Account.id),
+    }
+    raised = {}
+    for word, statement in statements.items():
+        async with engine.connect() as connection:
+            await connection.execute(text("/* connected */ SELECT 1"))
+            proxy.arm(word.encode(), "cut after")
+            with pytest.raises(DatabaseError) as caught:
+                await connection.execute(statement)
+            raised[word] = type(caught.value).__name__
+    assert raised == {
+        "INSERT": "CommitOutcomeUnknownError",
+        "UPDATE": "CommitOutcomeUnknownError",
+        "SELECT": "ConnectionLostError",
+    }
 
 
 async def test_commit_delayed_while_the_task_is_cancelled(

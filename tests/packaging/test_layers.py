@@ -40,7 +40,7 @@ CORE_LAYERS = (
 # Tighter than its layer: a unit of work runs on any session factory and must not know databases.
 ONLY = {
     "unit_of_work": {"errors", "connector", "engine", "commit", "session", "hooks", "shield"},
-    "commit": {"errors", "shield"},
+    "commit": {"diagnosis", "errors", "shield"},
     "session": {"errors", "engine"},
     "hooks": {"shield"},
 }

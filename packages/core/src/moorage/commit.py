@@ -9,10 +9,12 @@ handed on afterwards; only when no answer comes is the outcome unknown, and the 
 from __future__ import annotations
 
 import asyncio
+from typing import TypeGuard
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from moorage.diagnosis import LOST_COMMIT
 from moorage.errors import CommitOutcomeUnknownError, DatabaseError, blend
 from moorage.shield import end_shielded
 
@@ -20,10 +22,6 @@ __all__ = ["commit"]
 
 # How long a connection whose COMMIT was given up may take to close.
 _CLOSE_SECONDS = 5.0
-_HINT = (
-    "look whether the work is there before doing it again; moorage never repeats a unit after its"
-    " COMMIT was sent"
-)
 
 
 async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.CancelledError | None:
@@ -52,16 +50,25 @@ async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.Canc
     if committing.cancelled():
         raise _unanswered("the event loop ended while COMMIT was under way") from cancellation
     failure = committing.exception()
-    if isinstance(failure, sa_exc.DBAPIError) and failure.connection_invalidated:
-        ours = CommitOutcomeUnknownError(
-            "the connection was lost while COMMIT was under way", hint=_HINT, orig=failure
-        )
+    if _is_strangers_lost_link(failure):
+        sentence, hint = LOST_COMMIT
+        ours = CommitOutcomeUnknownError(sentence, hint=hint, orig=failure)
         raise blend(ours, failure) from failure
     if failure is not None:
         raise failure
     return cancellation
 
 
+def _is_strangers_lost_link(failure: BaseException | None) -> TypeGuard[sa_exc.DBAPIError]:
+    # Our own engines say by themselves what became of a COMMIT.
+    return (
+        isinstance(failure, sa_exc.DBAPIError)
+        and failure.connection_invalidated
+        and not isinstance(failure, CommitOutcomeUnknownError)
+    )
+
+
 def _unanswered(message: str) -> DatabaseError:
-    ours = CommitOutcomeUnknownError(message, hint=_HINT)
+    _, hint = LOST_COMMIT
+    ours = CommitOutcomeUnknownError(message, hint=hint)
     return blend(ours, sa_exc.TimeoutError(message))

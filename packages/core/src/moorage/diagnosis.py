@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from moorage.errors import (
     AuthenticationError,
     CheckViolationError,
+    CommitOutcomeUnknownError,
     ConnectionLostError,
     DatabaseError,
     DatabaseMissingError,
@@ -38,7 +39,7 @@ from moorage.errors import (
 )
 from moorage.settings import DatabaseSettings
 
-__all__ = ["Diagnosis", "explain_error"]
+__all__ = ["LOST_COMMIT", "Diagnosis", "explain_error"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,14 @@ def _statement_timeout(settings: DatabaseSettings, reason: str) -> _Words:
     )
 
 
+LOST_COMMIT = (
+    "the connection was lost while COMMIT was under way",
+    "look whether the work is there before doing it again; moorage never repeats a unit after its"
+    " COMMIT was sent",
+)
+"""What happened, and the next step, when a link breaks behind a COMMIT."""
+
+
 def _constant(sentence: str, hint: str) -> Callable[[DatabaseSettings, str], _Words]:
     return lambda settings, reason: (f"{sentence}: {reason}", hint)
 
@@ -171,6 +180,7 @@ _WORDS: dict[type, Callable[[DatabaseSettings, str], _Words]] = {
     DatabaseUnavailableError: _unavailable,
     TooManyConnectionsError: _too_many_connections,
     ConnectionLostError: _connection_lost,
+    CommitOutcomeUnknownError: _constant(*LOST_COMMIT),
     IdleInTransactionTimeoutError: _idle_in_transaction,
     LockTimeoutError: _lock_timeout,
     StatementTimeoutError: _statement_timeout,

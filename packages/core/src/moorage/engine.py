@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from moorage.connector import DBConnector, TransactionLimits
 from moorage.errors import (
+    CommitOutcomeUnknownError,
     ConnectError,
     ConnectionLostError,
     DatabaseError,
@@ -48,7 +49,8 @@ _LAST_STATEMENT = "moorage_last_statement"
 _STATEMENT_FAILED = "moorage_statement_failed"
 _LIMITS = "moorage_limits"
 _WROTE = "moorage_wrote"
-_OF_A_TRANSACTION = (_LAST_STATEMENT, _STATEMENT_FAILED, _LIMITS, _WROTE)
+_COMMITTING = "moorage_committing"
+_OF_A_TRANSACTION = (_LAST_STATEMENT, _STATEMENT_FAILED, _LIMITS, _WROTE, _COMMITTING)
 _IDLE_SINCE = "moorage_idle_since"
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -161,7 +163,8 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
             if isinstance(original, DatabaseError) and wrapped is not None:
                 return blend(original, wrapped)
             return None
-        if context.statement is not None and context.execution_context is None:
+        is_drivers = isinstance(original, context.dialect.loaded_dbapi.Error)
+        if context.statement is not None and context.execution_context is None and not is_drivers:
             return None  # a parameter could not be prepared: not a word to the driver yet
         if context.connection is not None and not context.is_disconnect:
             _notes(context.connection)[_STATEMENT_FAILED] = True
@@ -174,7 +177,10 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
             theirs=context.sqlalchemy_exception,
         )
         if isinstance(translated, ConnectionLostError):
-            translated = _blame_idleness(connector, translated, context)
+            if _commit_is_under_way(context):
+                translated = _outcome_unknown(connector, translated)
+            else:
+                translated = _blame_idleness(connector, translated, context)
             # Not every way of losing a connection is one in the eyes of SQLAlchemy's dialects,
             # which would put the broken one back into the pool.
             context.is_disconnect = True
@@ -183,6 +189,22 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
             translated = _blame_unit_limit(translated, context)
         # Returned, not raised: the listeners of other libraries get to see the error as well.
         return translated
+
+
+def _commit_is_under_way(context: ExceptionContext) -> bool:
+    """Return whether the link broke behind a COMMIT, or a write that is its own transaction."""
+    connection = context.connection
+    if connection is None:
+        return False
+    if context.statement is None:
+        return _COMMITTING in _notes(connection)
+    is_autocommit = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    return is_autocommit and _writes(context.execution_context, context.statement)
+
+
+def _outcome_unknown(connector: DBConnector, lost: DatabaseError) -> DatabaseError:
+    diagnosis = connector.diagnose(CommitOutcomeUnknownError, str(lost.orig), lost.backend_code)
+    return blend(diagnosis.to_error(lost.orig), lost)  # type: ignore[arg-type]  # it is blended
 
 
 def _notes(connection: Connection) -> dict[Any, Any]:
@@ -216,14 +238,15 @@ def _attach_commit_check(engine: Engine) -> None:
 
     @event.listens_for(engine, "commit")
     def check(connection: Connection) -> None:
-        if not _notes(connection).pop(_STATEMENT_FAILED, False):
-            return
-        try:
-            connection.execute(select(1))
-        except BaseException:
-            # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
-            connection.dialect.do_rollback(connection.connection)
-            raise
+        notes = _notes(connection)
+        if notes.pop(_STATEMENT_FAILED, False):
+            try:
+                connection.execute(select(1))
+            except BaseException:
+                # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
+                connection.dialect.do_rollback(connection.connection)
+                raise
+        notes[_COMMITTING] = True
 
 
 # SQL that was written by hand; what SQLAlchemy has compiled says by itself that it writes.
@@ -232,6 +255,19 @@ _WRITING = re.compile(
     r"(?:insert|update|delete|merge|replace|copy|truncate|create|alter|drop)\b",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+def _writes(context: Any, statement: str) -> bool:
+    """Return whether a statement writes, as far as its compiled form or its words tell."""
+    return bool(
+        context is not None
+        and (
+            context.isinsert
+            or context.isupdate
+            or context.isdelete
+            or (context.is_text and _WRITING.match(statement))
+        )
+    )
 
 
 def _attach_write_note(engine: Engine) -> None:
@@ -244,12 +280,7 @@ def _attach_write_note(engine: Engine) -> None:
         context: Any,
         executemany: bool,
     ) -> None:
-        if (
-            context.isinsert
-            or context.isupdate
-            or context.isdelete
-            or (context.is_text and _WRITING.match(statement))
-        ):
+        if _writes(context, statement):
             _notes(connection)[_WROTE] = True
 
 
