@@ -5,6 +5,7 @@ An act gets an engine whose database holds the tables below, and makes the error
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from moorage import (
     AuthenticationError,
     CheckViolationError,
+    CommitOutcomeUnknownError,
     ConnectionLostError,
     DatabaseError,
     DatabaseMissingError,
@@ -38,9 +40,11 @@ from moorage import (
     ExclusionViolationError,
     ForeignKeyViolationError,
     IdleInTransactionTimeoutError,
+    InsecureConnectionError,
     LockTimeoutError,
     NotNullViolationError,
     PermissionDeniedError,
+    PoolExhaustedError,
     ReadOnlyError,
     SerializationError,
     StalePlanError,
@@ -48,6 +52,7 @@ from moorage import (
     StatementSyntaxError,
     StatementTimeoutError,
     TooManyConnectionsError,
+    TransactionAbortedError,
     UndefinedObjectError,
     UniqueViolationError,
 )
@@ -137,14 +142,20 @@ async def _overlaps(engine: AsyncEngine) -> None:
         await _runs("INSERT INTO stay VALUES (int4range(1, 5))")(engine)
 
 
-async def _two_wait_for_each_other(engine: AsyncEngine) -> None:
+async def _two_wait_for_each_other(engine: AsyncEngine, *, swallow: bool = False) -> None:
     both_hold_one = asyncio.Barrier(2)
 
     async def take(first: int, second: int) -> None:
         async with engine.begin() as connection:
             await connection.execute(update(parent).where(parent.c.id == first).values(amount=1))
             await both_hold_one.wait()
-            await connection.execute(update(parent).where(parent.c.id == second).values(amount=1))
+            change = update(parent).where(parent.c.id == second).values(amount=1)
+            try:
+                await connection.execute(change)
+            except DeadlockError:
+                if not swallow:
+                    raise
+                await connection.execute(select(parent))
 
     outcomes = await asyncio.gather(take(1, 2), take(2, 1), return_exceptions=True)
     for outcome in outcomes:
@@ -222,6 +233,27 @@ async def _is_cancelled_by_somebody(engine: AsyncEngine) -> None:
         kill = f"SELECT pg_cancel_backend({number})" if postgres else f"KILL QUERY {number}"
         await killer.execute(text(kill))
         await running
+
+
+async def _commits_on_a_dead_link(engine: AsyncEngine) -> None:
+    async with engine.connect() as victim:
+        await victim.execute(insert(parent).values(id=3, code="three"))
+        await end_connection(engine, await own_id(victim))
+        await victim.commit()
+
+
+async def _goes_on_in_a_transaction_that_is_over(engine: AsyncEngine) -> None:
+    if engine.dialect.name == "mysql":
+        # The deadlock undoes one of them, which then goes on as if nothing had happened.
+        await _two_wait_for_each_other(engine, swallow=True)
+        return
+    # SQLite is told to roll everything back; PostgreSQL needs not be told.
+    words = "INSERT OR ROLLBACK" if engine.dialect.name == "sqlite" else "INSERT"
+    async with engine.connect() as connection:
+        await connection.execute(insert(parent).values(id=3, code="three"))
+        with contextlib.suppress(UniqueViolationError):
+            await connection.execute(text(f"{words} INTO parent (id, code) VALUES (4, 'one')"))
+        await connection.execute(select(parent))
 
 
 async def _loses_its_connection(engine: AsyncEngine) -> None:
@@ -354,6 +386,13 @@ PROVOCATIONS = [
     Provocation(StatementCancelledError, _on_servers(_is_cancelled_by_somebody)),
     Provocation(StalePlanError, _on_servers(_runs_a_plan_of_yesterday)),
     Provocation(ConnectionLostError, _on_servers(_loses_its_connection)),
+    Provocation(CommitOutcomeUnknownError, _on_servers(_commits_on_a_dead_link)),
+    Provocation(TransactionAbortedError, _everywhere(_goes_on_in_a_transaction_that_is_over)),
+    Provocation(
+        PoolExhaustedError,
+        _everywhere(_connects_twice),
+        settings={"pool_size": 1, "max_overflow": 0, "pool_timeout_seconds": 0.1},
+    ),
     Provocation(
         IdleInTransactionTimeoutError,
         _on_servers(_sits_idle_in_a_transaction),
@@ -363,6 +402,12 @@ PROVOCATIONS = [
         TooManyConnectionsError,
         _on_servers(_connects_twice),
         user={"postgres": "CONNECTION LIMIT 1", "mysql": "WITH MAX_USER_CONNECTIONS 1"},
+    ),
+    Provocation(
+        # The throwaway servers have no certificate.
+        InsecureConnectionError,
+        _on_servers(_connects),
+        settings={"ssl_mode": "require"},
     ),
     Provocation(AuthenticationError, _on_servers(_connects), settings={"password": "wrong"}),
     Provocation(DatabaseMissingError, _on_servers(_connects), settings={"name": "no_such"}),

@@ -7,6 +7,7 @@ creates a user and opens the permissions of every folder above.
 """
 
 import importlib.util
+import os
 import secrets
 import signal
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,15 @@ class OwnPostgres(OwnServer, PostgresServer):
 
     def command_environment(self) -> Mapping[str, str]:
         return {"TZ": "UTC"}
+
+    def refuse_logins(self) -> None:
+        """
+        Begin a "smart" shutdown: sessions go on, and logins are refused from now on.
+
+        The server ends with its last session, or by `stop`.
+        """
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGTERM)
 
     def ready(self) -> bool:
         # The port opens before the server accepts logins; the last line of its pid file tells.

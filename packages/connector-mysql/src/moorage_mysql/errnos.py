@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import ssl
 
+from pymysql.err import InterfaceError, InternalError
+
 from moorage import (
     AuthenticationError,
     CheckViolationError,
@@ -80,9 +82,11 @@ def diagnose(connector: DBConnector, error: BaseException, *, connecting: bool) 
     """Return what an error of aiomysql means; ``None`` for one without a number."""
     number = error.args[0] if error.args and isinstance(error.args[0], int) else None
     if isinstance(error, OSError) or number is None:
-        if isinstance(error, RuntimeError) and not connecting:
+        if isinstance(error, (RuntimeError, InterfaceError)) and not connecting:
             # aiomysql's own words for a stream that was closed, or is out of step.
             return connector.diagnose(ConnectionLostError, str(error))
+        if isinstance(error, InternalError) and connecting:
+            return connector.unreachable(error)  # what answers does not speak MySQL's protocol
         return None
     code, reason = str(number), str(error.args[-1])
     if connecting and number in _NOT_REACHED:

@@ -153,8 +153,9 @@ class PostgresConnector(DBConnector):
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:
         """Say what an error means by its SQLSTATE."""
-        if statement is None and type(error) is ConnectionError:
-            # The one error that asyncpg raises bare: the server answered "no" to TLS.
+        if statement is None and type(error) is ConnectionError and self._ssl() != "prefer":
+            # The one error that asyncpg raises bare: the server answered "no" to TLS. To
+            # "prefer", only what is no PostgreSQL answers like this.
             return self.insecure("it does not offer TLS")
         return diagnose(self, error, connecting=statement is None)
 

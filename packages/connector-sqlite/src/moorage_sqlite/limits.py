@@ -78,7 +78,8 @@ class Limits:
         try:
             execute()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT and clock.is_over():
+            code = getattr(error, "sqlite_errorcode", None)  # SQLAlchemy raises some without
+            if code == sqlite3.SQLITE_INTERRUPT and clock.is_over():
                 raise TimeoutError from error
             raise
         except asyncio.CancelledError:

@@ -73,8 +73,9 @@ def diagnose(connector: DBConnector, error: BaseException) -> Diagnosis | None:
             "binding" in text
         ):
             return connector.diagnose(DataError, text)
-        if isinstance(error, ValueError) and text in {"no active connection", "Connection closed"}:
-            return connector.diagnose(ConnectionLostError, text)  # aiosqlite's words for closed
+        if text in {"no active connection", "Connection closed"}:
+            # aiosqlite's words for closed; SQLAlchemy puts them into another class.
+            return connector.diagnose(ConnectionLostError, text)
         return None
     if name == "SQLITE_ERROR":
         # One code for everything that is wrong with a statement; the text is never translated.

@@ -62,7 +62,7 @@ def _begin_with_first_statement(
         return
     adapter: Any = connection.connection.dbapi_connection
     if state == _OPEN:
-        if not adapter.driver_connection.in_transaction and first_word(statement) != "pragma":
+        if _was_ended(adapter.driver_connection) and first_word(statement) != "pragma":
             # SQLite rolls a whole transaction back by itself when the disk is full, for one.
             # What follows would be committed without what came before.
             message = (
@@ -86,3 +86,10 @@ def _begin_with_first_statement(
         info[_STATE] = _PENDING
         raise
     info[_STATE] = _OPEN
+
+
+def _was_ended(driver_connection: Any) -> bool:
+    try:
+        return not driver_connection.in_transaction
+    except ValueError:
+        return False  # somebody closed the connection, which the statement will say

@@ -296,9 +296,7 @@ class DatabaseError(MoorageError):
 
         ``orig`` may be an emulation that SQLAlchemy puts around a driver that is no DBAPI.
         """
-        orig = self.orig
-        emulated = type(orig).__module__.startswith("sqlalchemy.")
-        return orig.__cause__ if orig is not None and emulated and orig.__cause__ else orig
+        return _of_the_driver(self.orig)
 
 
 class ConnectError(DatabaseError):
@@ -491,6 +489,24 @@ class DataError(DatabaseError):
     anchor = "data"
 
 
+def _of_the_driver(error: BaseException | None) -> BaseException | None:
+    """Return what is behind SQLAlchemy's emulation of an error, or the error itself."""
+    if error is None or not type(error).__module__.startswith("sqlalchemy."):
+        return error
+    return error.__cause__ or error
+
+
+_CAUSE: Any = vars(BaseException)["__cause__"]  # the slot, which a property of ours covers
+
+
+def _get_cause(self: BaseException) -> BaseException | None:
+    return _of_the_driver(_CAUSE.__get__(self))
+
+
+def _set_cause(self: BaseException, cause: BaseException | None) -> None:
+    _CAUSE.__set__(self, cause)
+
+
 _blended: dict[tuple[type[DatabaseError], type[sa_exc.SQLAlchemyError]], type[DatabaseError]] = {}
 
 
@@ -507,6 +523,8 @@ def _blended_class(
         "__reduce__": _reduce,
         "_moorage_parts": (ours, theirs),
         "code": None,
+        # SQLAlchemy raises what its listeners return "from" its emulation of the driver's error.
+        "__cause__": property(_get_cause, _set_cause),
     }
     # setdefault: of two threads that come here at once, both get the same class.
     return _blended.setdefault((ours, theirs), type(ours.__name__, (ours, theirs), members))
@@ -540,7 +558,9 @@ def blend(ours: DatabaseError, theirs: sa_exc.SQLAlchemyError) -> DatabaseError:
     """
     state = {**theirs.__dict__, **ours.__dict__}
     state.pop("code", None)
-    state["orig"] = getattr(theirs, "orig", None) or ours.orig
+    orig = getattr(theirs, "orig", None)
+    # What we have raised ourselves is nobody's original.
+    state["orig"] = ours.orig if orig is None or isinstance(orig, MoorageError) else orig
     # Of an error that was blended before only SQLAlchemy's half is kept: a lost COMMIT must not
     # be caught by who waits for a lost connection.
     _, kind = getattr(type(theirs), "_moorage_parts", (None, type(theirs)))
