@@ -5,12 +5,11 @@ Each is a first-party connector that works, with one thing gone wrong.
 """
 
 import sqlite3
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from moorage import (
@@ -164,7 +163,10 @@ class IgnoresIsolation(Broken, PostgresConnector):
     def create_engine(self) -> AsyncEngine:
         engine = super().create_engine()
         dialect: Any = engine.sync_engine.dialect
-        dialect.set_isolation_level = lambda connection, level: None
+        set_level = dialect.set_isolation_level
+        dialect.set_isolation_level = lambda connection, level: (
+            set_level(connection, level) if level == "AUTOCOMMIT" else None
+        )
         return engine
 
 
@@ -202,11 +204,9 @@ class BlocksTheLoop(Broken, SQLiteConnector):
         dialect: Any = engine.sync_engine.dialect
 
         def wait(cursor: Any) -> None:
-            end = time.monotonic() + 0.2
-            while dialect.write_queue._owner is not None:
-                if time.monotonic() > end:
-                    raise TimeoutError("nobody gave the lock back")
-                time.sleep(0.01)
+            # Who holds the place needs this thread to give it back: a real one would wait for ever.
+            if dialect.write_queue._owner is not None:
+                raise TimeoutError("nobody gave the lock back")
             queue_up(cursor)
 
         queue_up = dialect._queue_up
@@ -285,6 +285,26 @@ class SpoilsJSON(Broken, SQLiteConnector):
 
     def get_engine_args(self) -> dict[str, Any]:
         return {**super().get_engine_args(), "json_serializer": lambda value: '{"a": 1}'}
+
+
+class LocksForATransaction(Broken, PostgresConnector):
+    """Takes a lock for migrations that ends with the first transaction."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_one_at_a_time_migrates"})
+
+    async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
+        statement = text("SELECT pg_try_advisory_xact_lock(1)")
+        return bool(await connection.scalar(statement))
+
+
+class CopiesNothing(Broken, SQLiteConnector):
+    """Creates an empty database where a copy was asked for."""
+
+    noticed_by = frozenset({"test_databases_come_and_go"})
+
+    async def create_database(self, *, template: str | None = None) -> None:
+        await super().create_database()
 
 
 BROKEN: list[type[Any]] = [

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # package (migrations/) is one name. A new module has to be given its place here.
 CORE_LAYERS = (
     {"_requirements"},
-    {"address", "errors", "shield"},
+    {"abilities", "address", "errors", "shield"},
     {"environment"},
     {"settings"},
     {"tls", "diagnosis", "pool"},

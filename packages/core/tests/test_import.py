@@ -113,6 +113,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
     assert own == {
         "moorage",
         "moorage._requirements",
+        "moorage.abilities",
         "moorage.address",
         "moorage.commit",
         "moorage.connector",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import PoolResetState
 
 from moorage import (
@@ -24,6 +24,7 @@ from moorage import (
     enable_keepalive,
     make_ssl_context,
 )
+from moorage_mysql import administration
 from moorage_mysql.encrypted import connect_encrypted
 from moorage_mysql.errnos import ERRORS, diagnose
 from moorage_mysql.options import MySQLOptions
@@ -171,6 +172,28 @@ class MySQLConnector(DBConnector):
     ) -> Diagnosis | None:
         """Say what an error means by the server's or the client's error number."""
         return diagnose(self, error, connecting=statement is None)
+
+    async def database_exists(self) -> bool:
+        """Return whether the database is there, and this user may know it."""
+        return await administration.database_exists(self)
+
+    async def create_database(self, *, template: str | None = None) -> None:
+        """Create the database; the server has no copies, so that none are declared."""
+        if template is not None:
+            raise NotImplementedError(f"connector {self.name!r} does not copy databases")
+        await administration.create_database(self)
+
+    async def drop_database(self) -> None:
+        """Drop the database; waits for open transactions on it, to the limit for locks."""
+        await administration.drop_database(self)
+
+    async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
+        """Take a named lock of the server's session; it needs no right and no table."""
+        return await administration.try_lock_migrations(self, connection)
+
+    async def unlock_migrations(self, connection: AsyncConnection) -> None:
+        """Give the named lock back."""
+        await administration.unlock_migrations(self, connection)
 
     def _session_variables(self) -> str:
         settings = self.settings

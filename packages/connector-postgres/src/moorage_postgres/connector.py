@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import DateTime
 
 from moorage import (
@@ -22,6 +22,7 @@ from moorage import (
     enable_keepalive,
     make_ssl_context,
 )
+from moorage_postgres import administration
 from moorage_postgres.executemany import make_executemany_cancellable
 from moorage_postgres.options import PostgresOptions, parse_server_settings
 from moorage_postgres.sqlstates import ERRORS, diagnose
@@ -74,6 +75,7 @@ class PostgresConnector(DBConnector):
         transaction_limits=True,
         errors=ERRORS,
         deferrable_transactions=True,
+        template_databases=True,
     )
     # libpq's own vocabulary, as hosting companies print it in their connection strings.
     url_parameters: ClassVar[Mapping[str, URLParameter]] = {
@@ -158,6 +160,26 @@ class PostgresConnector(DBConnector):
             # "prefer", only what is no PostgreSQL answers like this.
             return self.insecure("it does not offer TLS")
         return diagnose(self, error, connecting=statement is None)
+
+    async def database_exists(self) -> bool:
+        """Return whether the database is there; asks in the maintenance database."""
+        return await administration.database_exists(self, self.options.maintenance_database)
+
+    async def create_database(self, *, template: str | None = None) -> None:
+        """Create the database, as a copy of ``template`` if that is given."""
+        await administration.create_database(self, self.options.maintenance_database, template)
+
+    async def drop_database(self) -> None:
+        """Drop the database, and end the connections to it."""
+        await administration.drop_database(self, self.options.maintenance_database)
+
+    async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
+        """Take an advisory lock of the server's session; it needs no right and no table."""
+        return await administration.try_lock_migrations(connection)
+
+    async def unlock_migrations(self, connection: AsyncConnection) -> None:
+        """Give the advisory lock back."""
+        await administration.unlock_migrations(connection)
 
     def _ssl(self) -> Any:
         mode = effective_ssl_mode(self.settings)

@@ -45,3 +45,7 @@ class PostgresOptions(ConnectorOptions):
         default_factory=dict,
         description="Further run-time parameters, as `work_mem=64MB,random_page_cost=1.1`.",
     )
+    maintenance_database: str = Field(
+        "postgres",
+        description="Database to connect to while the one of `DB_NAME` is created or dropped.",
+    )

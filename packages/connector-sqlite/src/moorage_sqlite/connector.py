@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 import uuid
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import PoolResetState
 
 from moorage import (
     AccessMode,
     Capabilities,
     ConnectorOptions,
+    DatabaseError,
     DatabaseMissingError,
     DatabaseSettings,
     DBConnector,
@@ -26,12 +29,15 @@ from moorage import (
     SerializationError,
     SettingsError,
     TransactionLimits,
+    blend,
 )
 from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, WRITE_REFUSED
 from moorage_sqlite.limits import Limits
+from moorage_sqlite.migration_lock import MigrationLock
 from moorage_sqlite.options import SQLiteOptions
 from moorage_sqlite.result_codes import ERRORS, diagnose
 from moorage_sqlite.statements import first_word
+from moorage_sqlite.storage import MIGRATION_LOCK_SUFFIX, copy_database, create_file, remove_files
 from moorage_sqlite.transactions import READ_WRITE, TAKE_READ_LOCK, manage_transactions
 from moorage_sqlite.write_queue import WriteQueue
 
@@ -68,6 +74,7 @@ class SQLiteConnector(DBConnector):
         transactional_ddl=True,
         single_writer=True,
         transaction_limits=True,
+        template_databases=True,
         errors=ERRORS,
     )
     options: SQLiteOptions
@@ -81,6 +88,9 @@ class SQLiteConnector(DBConnector):
         self._memory_name = f"moorage-{uuid.uuid4().hex}"
         self._keeper: sqlite3.Connection | None = None
         self._refuse_unusable_name()
+        self._migration_lock = MigrationLock(
+            None if self.in_memory else Path(f"{self.path}{MIGRATION_LOCK_SUFFIX}")
+        )
 
     @property
     def path(self) -> str:
@@ -123,6 +133,7 @@ class SQLiteConnector(DBConnector):
         """Create the engine and take over the beginning of its transactions."""
         engine = super().create_engine()
         manage_transactions(engine.sync_engine)
+        self._migration_lock.attach(engine.sync_engine)
         event.listen(engine.sync_engine, "reset", self._restore_limits)
         event.listen(engine.sync_engine, "engine_disposed", self._let_memory_go)
         return engine
@@ -164,6 +175,45 @@ class SQLiteConnector(DBConnector):
         await driver_connection.executescript(
             f"PRAGMA foreign_keys=ON; PRAGMA synchronous={self.options.synchronous.upper()}"
         )
+
+    async def database_exists(self) -> bool:
+        """Return whether the file is there, or whether anybody has opened the one in memory."""
+        return self._keeper is not None if self.in_memory else Path(self.path).exists()
+
+    async def create_database(self, *, template: str | None = None) -> None:
+        """Create the file, or the database in memory, as a copy of the file ``template``."""
+        source = None if template is None else Path(template)
+        try:
+            if not self.in_memory:
+                await asyncio.to_thread(create_file, Path(self.path), source)
+            elif self._keeper is not None:
+                raise FileExistsError(f"the database {_MEMORY} is there already")
+            else:
+                await self._create_memory(source)
+        except (OSError, sqlite3.Error) as error:
+            raise self._storage_error("created", error) from error
+
+    async def drop_database(self) -> None:
+        """Remove the file; whoever has it open goes on with what nobody else can find."""
+        if self.in_memory:
+            self._let_memory_go()
+            return
+        try:
+            await asyncio.to_thread(remove_files, Path(self.path))
+        except OSError as error:
+            raise self._storage_error("removed", error) from error
+
+    async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
+        """Lock a file beside the database's, or, in memory, among this process alone."""
+        holder = (await connection.get_raw_connection()).driver_connection
+        try:
+            return self._migration_lock.try_acquire(holder)
+        except OSError as error:
+            raise self._storage_error("locked", error) from error
+
+    async def unlock_migrations(self, connection: AsyncConnection) -> None:
+        """Let the lock go."""
+        self._migration_lock.release((await connection.get_raw_connection()).driver_connection)
 
     def classify_error(
         self, error: BaseException, *, statement: str | None = None
@@ -232,6 +282,17 @@ class SQLiteConnector(DBConnector):
             hint = f"check that it is a file, and that this user may write in {folder}"
         return Diagnosis(DatabaseMissingError, sentence, hint, code)
 
+    def _storage_error(self, what: str, error: Exception) -> DatabaseError:
+        folder = Path(self.path).absolute().parent
+        ours = DatabaseError(
+            f"the SQLite database {self.path} ({self.settings.origin('name')}) cannot be {what}:"
+            f" {getattr(error, 'strerror', None) or error}",
+            hint=f"choose another {self.settings.variable('name')}, or see to it that this user may"
+            f" write in {folder}",
+            orig=error,
+        )
+        return blend(ours, sa_exc.OperationalError(None, None, error))
+
     def _refuse_unusable_name(self) -> None:
         origin = self.settings.origin("name")
         if self.path.startswith("file:"):
@@ -261,14 +322,25 @@ class SQLiteConnector(DBConnector):
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
 
+    @property
+    def _memory_uri(self) -> str:
+        return f"file:/{self._memory_name}?vfs=memdb"
+
+    async def _create_memory(self, template: Path | None) -> None:
+        self._keep_memory()
+        if template is not None:
+            try:
+                await asyncio.to_thread(copy_database, template, self._memory_uri)
+            except BaseException:
+                self._let_memory_go()
+                raise
+
     def _keep_memory(self) -> None:
         # A database in memory vanishes with its last connection, which the pool may close.
         if self._keeper is None:
-            self._keeper = sqlite3.connect(
-                f"file:/{self._memory_name}?vfs=memdb", uri=True, check_same_thread=False
-            )
+            self._keeper = sqlite3.connect(self._memory_uri, uri=True, check_same_thread=False)
 
-    def _let_memory_go(self, engine: object) -> None:
+    def _let_memory_go(self, engine: object = None) -> None:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             with contextlib.suppress(sqlite3.Error):

@@ -8,6 +8,7 @@ from moorage._requirements import check_sqlalchemy as _check_sqlalchemy
 
 _check_sqlalchemy()
 
+from moorage.abilities import LocksMigrations, ManagesStorage
 from moorage.address import HostPort
 from moorage.connector import (
     CONTRACT_VERSION,
@@ -147,6 +148,8 @@ __all__ = [
     "InstalledConnector",
     "LifecycleError",
     "LockTimeoutError",
+    "LocksMigrations",
+    "ManagesStorage",
     "MissingExtraError",
     "MoorageError",
     "NotNullViolationError",

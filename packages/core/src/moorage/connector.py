@@ -11,7 +11,8 @@ A minimal connector is a class with a name and ``get_url``::
             return self.build_url("duck+asyncduck")
 
 Everything else has a default that is right for a plain SQLAlchemy async dialect. A connector
-returns data and answers questions; it never calls back into the layers above it.
+returns data and answers questions; it never calls back into the layers above it. What only some
+backends can do, such as creating databases, are protocols of their own in ``moorage.abilities``.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class Capabilities:
         transaction_limits: :meth:`DBConnector.limit_transaction` is understood.
         deferrable_transactions: A SERIALIZABLE transaction that only reads may wait until it can
             neither fail nor make others fail.
+        template_databases: ``create_database`` of :class:`ManagesStorage` can copy another one.
         errors: Classes of ``moorage.errors`` that :meth:`DBConnector.classify_error` tells apart;
             the conformance suite brings about each of them that it knows how to.
     """
@@ -117,6 +119,7 @@ class Capabilities:
     ends_idle_transactions: bool = False
     transaction_limits: bool = False
     deferrable_transactions: bool = False
+    template_databases: bool = False
     errors: frozenset[type[DatabaseError]] = frozenset()
 
 

@@ -40,6 +40,7 @@ from sqlalchemy import (
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from moorage.abilities import LocksMigrations, ManagesStorage
 from moorage.connector import Capabilities, DBConnector
 from moorage.database import Database
 from moorage.errors import (
@@ -303,31 +304,39 @@ class ConnectorSuite:
     async def test_concurrent_units_lose_no_update(self, database: Database) -> None:
         """Units that read, add one and write at the same time are all counted."""
 
+        connected = 0
+        start = asyncio.Event()
+
         async def add_one() -> None:
+            nonlocal connected
             async with database.unit_of_work() as session:
+                await session.connection()
+                connected += 1
+                if connected == units:
+                    start.set()
+                await start.wait()  # none may be done before the last one is there
                 owner = await session.get_one(Owner, 1, with_for_update=True)
                 owner.balance += 1
 
-        await asyncio.gather(*(add_one() for _ in range(20)))
+        units = min(10, database.pool_statistics().capacity)
+        await asyncio.gather(*(add_one() for _ in range(units)))
         async with database.session() as session:
-            assert (await session.get_one(Owner, 1)).balance == 20
+            assert (await session.get_one(Owner, 1)).balance == units
 
     @_check("the driver: does it wait inside of the event loop's thread?")
     async def test_waiting_for_a_lock_blocks_nobody(self, database: Database) -> None:
         """While one task waits for a lock, the others go on, the one that holds it included."""
-        waiting = asyncio.Event()
 
         async def second() -> None:
             async with database.unit_of_work() as session:
-                waiting.set()
                 await session.execute(update(Owner).where(Owner.id == 1).values(balance=2))
 
         async with database.unit_of_work() as session:
             await session.execute(update(Owner).where(Owner.id == 1).values(balance=1))
+            sent = _next_statement(database)
             task = asyncio.create_task(second())
-            await waiting.wait()
-            for _ in range(100):
-                await asyncio.sleep(0)
+            await sent.wait()
+            # It has gone to the driver: this task goes on because the other one waits, or never.
         await task
         async with database.session() as session:
             assert (await session.get_one(Owner, 1)).balance == 2
@@ -470,6 +479,57 @@ class ConnectorSuite:
                         break
             assert seen == list(range(10, 10 + limit))
 
+    # Abilities
+
+    @_check("create_database and drop_database; Capabilities.template_databases")
+    async def test_databases_come_and_go(self, settings: DatabaseSettings) -> None:
+        """A database is created once, dropped with or without being there, and can be copied."""
+        connector = get_connector(settings)
+        copies = connector.capabilities.template_databases
+        if not isinstance(connector, ManagesStorage):
+            assert not copies, "Capabilities.template_databases needs ManagesStorage"
+            pytest.skip("the connector has no create_database: it does not manage storage")
+        new = _storage(settings, f"{settings.name}_new")
+        copy = _storage(settings, f"{settings.name}_copy")
+        await new.drop_database()
+        try:
+            assert not await new.database_exists()
+            await new.create_database()
+            assert await new.database_exists()
+            with pytest.raises(DatabaseError):
+                await new.create_database()
+            async with Database(_named(settings, f"{settings.name}_new")) as database:
+                await self._prepare(database)
+            if copies:
+                await copy.create_database(template=f"{settings.name}_new")
+                async with Database(_named(settings, f"{settings.name}_copy")) as database:
+                    assert await _names(database) == ["ada"]
+            await new.drop_database()
+            assert not await new.database_exists()
+        finally:
+            await new.drop_database()
+            await copy.drop_database()
+
+    @_check("try_lock_migrations: the lock belongs to a connection, and ends with it")
+    async def test_one_at_a_time_migrates(self, database: Database) -> None:
+        """One connection has the lock for migrations, until it unlocks or is closed."""
+        connector = database.connector
+        if not isinstance(connector, LocksMigrations):
+            pytest.skip("the connector has no try_lock_migrations")
+        async with database.engine.connect() as first, database.engine.connect() as second:
+            assert await connector.try_lock_migrations(first)
+            assert not first.in_transaction()
+            assert not await connector.try_lock_migrations(second)
+            async with first.begin():
+                await first.execute(select(1))
+            assert not await connector.try_lock_migrations(second), "it ended with a transaction"
+            await connector.unlock_migrations(first)
+            assert await connector.try_lock_migrations(second)
+            await second.invalidate()
+            while not await connector.try_lock_migrations(first):  # the server has to notice
+                await asyncio.sleep(0.01)
+            await connector.unlock_migrations(first)
+
     async def _prepare(self, database: Database) -> None:
         async with database.engine.begin() as connection:
             await drop(connection)
@@ -510,6 +570,25 @@ def _capabilities(settings: DatabaseSettings) -> Capabilities:
 def _skip_unless_declared(database: Database, kind: type[DatabaseError]) -> None:
     if kind not in database.connector.capabilities.errors:
         pytest.skip(f"Capabilities.errors does not have {kind.__name__}")
+
+
+def _named(settings: DatabaseSettings, name: str) -> DatabaseSettings:
+    return settings.replaced("the suite", name=name)
+
+
+def _storage(settings: DatabaseSettings, name: str) -> ManagesStorage:
+    connector = get_connector(_named(settings, name))
+    assert isinstance(connector, ManagesStorage)
+    return connector
+
+
+def _next_statement(database: Database) -> asyncio.Event:
+    """Return an event that is set in the moment before a statement goes to the driver."""
+    sent = asyncio.Event()
+    event.listen(
+        database.engine.sync_engine, "before_cursor_execute", lambda *_: sent.set(), once=True
+    )
+    return sent
 
 
 def _secret(text: str) -> Any:

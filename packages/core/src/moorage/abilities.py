@@ -1,0 +1,74 @@
+"""
+What a connector may be able to do besides connecting: small protocols, one per ability.
+
+A connector has an ability by having the methods; there is nothing to declare and nothing to derive
+from. Who wants to use one asks ``isinstance(connector, ManagesStorage)``. A backend that has no
+such thing leaves the methods out.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["LocksMigrations", "ManagesStorage"]
+
+
+@runtime_checkable
+class ManagesStorage(Protocol):
+    """
+    Makes and drops whole databases: the one that ``settings.name`` names, on its server.
+
+    The methods connect by themselves, for a moment, and not to the database in question. What
+    fails is a ``DatabaseError``, as everywhere.
+    """
+
+    async def database_exists(self) -> bool:
+        """Return whether the database is there."""
+        ...
+
+    async def create_database(self, *, template: str | None = None) -> None:
+        """
+        Create the database.
+
+        Args:
+            template: Name of a database to copy, structure and rows; nobody may be connected to
+                it. Given only where ``capabilities.template_databases`` says so.
+
+        Raises:
+            DatabaseError: It is there already, or the user may not create it.
+        """
+        ...
+
+    async def drop_database(self) -> None:
+        """
+        Drop the database, also with others connected where the backend can.
+
+        Does nothing where it is not there.
+        """
+        ...
+
+
+@runtime_checkable
+class LocksMigrations(Protocol):
+    """
+    Lets one process at a time change the schema, whichever machine it runs on.
+
+    The lock is held by the connection that took it, between transactions too, and ends with it:
+    nobody has to clean up behind a process that was killed. A connection that goes back to the
+    pool is not closed: unlock first, or invalidate it.
+    """
+
+    async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
+        """
+        Take the lock of this database and return whether that succeeded; never waits.
+
+        A transaction that is open stays open, and none is left open behind it. Ask once: what a
+        second question on the connection that holds the lock does is not said.
+        """
+        ...
+
+    async def unlock_migrations(self, connection: AsyncConnection) -> None:
+        """Give the lock back, on the connection that took it."""
+        ...
