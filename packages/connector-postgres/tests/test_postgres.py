@@ -274,3 +274,14 @@ def test_sslmode_of_plain_sqlalchemy_breaks_the_driver() -> None:
     """Negative control: the plain engine hands ``sslmode`` to a driver that does not know it."""
     url = create_async_engine("postgresql+asyncpg://u:p@h/db?sslmode=require").url
     assert url.query == {"sslmode": "require"}
+
+
+async def test_a_transaction_that_sql_began_stays_without_us(database: Database) -> None:
+    """The plain pool hands out a connection in the transaction that somebody began by SQL."""
+    engine = create_async_engine(database.engine.url, pool_size=1, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text("BEGIN"))
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        assert driver.is_in_transaction()
+    await engine.dispose()

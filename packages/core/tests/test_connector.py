@@ -282,6 +282,7 @@ def test_engine_arguments_come_from_the_settings() -> None:
         "surplus_seconds": 30.0,
         "pool_recycle": 6,
         "pool_pre_ping": True,
+        "pool_reset_on_return": None,
         "echo": False,
         "hide_parameters": True,
         "connect_args": {},

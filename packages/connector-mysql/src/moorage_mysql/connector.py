@@ -167,6 +167,10 @@ class MySQLConnector(DBConnector):
                 f"SET SESSION TRANSACTION ISOLATION LEVEL {self.options.isolation_level}"
             )
 
+    def in_transaction(self, driver_connection: Any) -> bool | None:
+        """Return what the server said with its last answer."""
+        return bool(driver_connection.get_transaction_status())
+
     def classify_error(
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:

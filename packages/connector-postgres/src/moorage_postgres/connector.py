@@ -151,6 +151,10 @@ class PostgresConnector(DBConnector):
         # asyncpg has no public way to its socket.
         enable_keepalive(driver_connection._transport, self.settings.keepalive_idle_seconds)
 
+    def in_transaction(self, driver_connection: Any) -> bool | None:
+        """Return what the server said with its last answer."""
+        return bool(driver_connection.is_in_transaction())
+
     def classify_error(
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:

@@ -246,6 +246,7 @@ class DBConnector(ABC):
             "surplus_seconds": settings.pool_shrink_seconds,
             "pool_recycle": settings.pool_recycle_seconds,
             "pool_pre_ping": settings.pool_pre_ping == "always",
+            "pool_reset_on_return": None,  # core does it, where `in_transaction` asks for it
             "echo": settings.echo,
             "hide_parameters": not settings.echo,
             "connect_args": {},
@@ -295,6 +296,16 @@ class DBConnector(ABC):
         Runs under the same deadline as opening it; an exception closes the connection. The
         default does nothing.
         """
+
+    def in_transaction(self, driver_connection: Any) -> bool | None:
+        """
+        Return whether a transaction is open on a connection, as far as its driver knows.
+
+        Asked when a connection returns to the pool: behind a COMMIT there is nothing to roll back,
+        and asking the server to do it is a round trip for nothing. ``None`` (the default) means
+        that the driver does not say, and the pool rolls back to be sure. It must do no I/O.
+        """
+        return None
 
     def classify_error(
         self, error: BaseException, *, statement: str | None = None

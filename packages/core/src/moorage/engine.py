@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, event, select, util
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import PoolResetState
 
 from moorage.connector import DBConnector, TransactionLimits
 from moorage.errors import (
@@ -71,6 +72,7 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     _attach_forgetting(sync_engine)
     _attach_commit_check(sync_engine)
     _attach_write_note(sync_engine)
+    _attach_reset(sync_engine, connector)
     if _ends_idle_transactions(connector):
         _attach_idle_clock(sync_engine)
     if connector.settings.pool_pre_ping == "idle":
@@ -247,6 +249,34 @@ def _attach_commit_check(engine: Engine) -> None:
                 connection.dialect.do_rollback(connection.connection)
                 raise
         notes[_COMMITTING] = True
+
+
+def _attach_reset(engine: Engine, connector: DBConnector) -> None:
+    """
+    Roll back what is open when a connection returns to the pool, and only that.
+
+    SQLAlchemy's own reset rolls back behind each session, though the session has just committed
+    or rolled back; and it overlooks a transaction that was begun by SQL.
+    """
+    dialect = engine.dialect
+
+    @event.listens_for(engine, "reset")
+    def reset(connection: Any, record: Any, state: PoolResetState) -> None:
+        if not state.asyncio_safe or state.terminate_only:
+            return
+        driver_connection = record.driver_connection
+        is_open = connector.in_transaction(driver_connection)
+        # What a driver knows comes with the server's answers, and an error may not tell it.
+        if is_open is False and not record.info.pop(_STATEMENT_FAILED, False):
+            return
+        if not state.transaction_was_reset:
+            dialect.do_rollback(connection)
+        if connector.in_transaction(driver_connection):
+            cursor = connection.cursor()
+            try:
+                cursor.execute("ROLLBACK")
+            finally:
+                cursor.close()
 
 
 # SQL that was written by hand; what SQLAlchemy has compiled says by itself that it writes.
