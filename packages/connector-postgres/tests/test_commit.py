@@ -112,7 +112,7 @@ async def test_no_answer_is_an_unknown_outcome(
     database = make_database(commit_timeout_seconds=0.05)
     unit = database.unit_of_work()
     async with low_tide(watcher):
-        with pytest.raises(CommitOutcomeUnknownError, match=r"no answer to COMMIT within 0\.05 s"):
+        with pytest.raises(CommitOutcomeUnknownError, match=r"within 0\.05 s \(DB_COMMIT_TIMEOUT"):
             await launch(unit)
     assert unit.outcome == "unknown"
     assert not CommitOutcomeUnknownError.is_transient

@@ -24,13 +24,16 @@ __all__ = ["commit"]
 _CLOSE_SECONDS = 5.0
 
 
-async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.CancelledError | None:
+async def commit(
+    session: AsyncSession, deadline_seconds: float, deadline_name: str
+) -> asyncio.CancelledError | None:
     """
     Commit a session and return when the database has confirmed it.
 
     Args:
         session: What is pending in it is flushed first, where cancellation still rolls back.
         deadline_seconds: Longest wait for the answer.
+        deadline_name: The setting that it comes from.
 
     Returns:
         The cancellation that arrived meanwhile, for the caller to raise once it has noted that
@@ -45,7 +48,7 @@ async def commit(session: AsyncSession, deadline_seconds: float) -> asyncio.Canc
     committing = asyncio.create_task(session.commit())
     in_time, cancellation = await end_shielded(committing, deadline_seconds, _CLOSE_SECONDS)
     if not in_time:
-        message = f"no answer to COMMIT within {deadline_seconds:g} s (commit_timeout_seconds)"
+        message = f"no answer to COMMIT within {deadline_seconds:g} s ({deadline_name})"
         raise _unanswered(message) from cancellation
     if committing.cancelled():
         raise _unanswered("the event loop ended while COMMIT was under way") from cancellation

@@ -60,13 +60,17 @@ class Hooks:
         self._registered.append(_Registered(hook, ending, savepoints))
 
     async def run(
-        self, outcome: Literal["committed", "rolled_back", "unknown"], seconds: float
+        self,
+        outcome: Literal["committed", "rolled_back", "unknown"],
+        seconds: float,
+        limit_name: str,
     ) -> asyncio.CancelledError | None:
         """
         Run the hooks of an outcome one after the other; each once, each for up to ``seconds``.
 
         What they raise is logged. Work of a savepoint that was rolled back counts as rolled back
-        in a unit that was committed. Of an unknown outcome nothing runs.
+        in a unit that was committed. Of an unknown outcome nothing runs. ``limit_name`` is the
+        setting that ``seconds`` comes from.
 
         Returns:
             The cancellation that arrived meanwhile, for the caller to raise.
@@ -75,7 +79,7 @@ class Hooks:
         registered, self._registered = self._registered, []
         for entry in registered:
             if entry.ending == self._ending_of(entry, outcome):
-                cancellation = await _run(entry.hook, seconds) or cancellation
+                cancellation = await _run(entry.hook, seconds, limit_name) or cancellation
         return cancellation
 
     def _ending_of(self, entry: _Registered, outcome: str) -> str:
@@ -94,15 +98,16 @@ def _open_savepoints(session: Session) -> Iterator[SessionTransaction]:
         transaction = transaction.parent
 
 
-async def _run(hook: Hook, seconds: float) -> asyncio.CancelledError | None:
+async def _run(hook: Hook, seconds: float, limit_name: str) -> asyncio.CancelledError | None:
     task = asyncio.create_task(_call(hook))
     in_time, cancellation = await end_shielded(task, seconds, _CANCEL_SECONDS)
     if not in_time:
         logger.error(
-            "hook %r was given up after %g s (DB_HOOK_TIMEOUT_SECONDS); its unit of work had"
-            " ended before and is not touched by this",
+            "hook %r was given up after %g s (%s); its unit of work had ended before and is not"
+            " touched by this",
             hook,
             seconds,
+            limit_name,
         )
         return cancellation
     failure = asyncio.CancelledError() if task.cancelled() else task.exception()

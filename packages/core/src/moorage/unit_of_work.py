@@ -282,17 +282,17 @@ class UnitOfWork:
         cancellation = await self._close(session, failure) or cancellation
         guarded.retire(f"this unit of work was {self._outcome.replace('_', ' ')}")
         if self._hooks is not None:
-            seconds = self._seconds(session, "hook_timeout_seconds", _HOOK_SECONDS)
-            cancellation = await self._hooks.run(self._outcome, seconds) or cancellation
+            limit = self._limit(session, "hook_timeout_seconds", _HOOK_SECONDS)
+            cancellation = await self._hooks.run(self._outcome, *limit) or cancellation
         if failure is not None and failure is not exc:
             raise failure
         if cancellation is not None:
             raise cancellation
 
     async def _commit(self, session: AsyncSession) -> asyncio.CancelledError | None:
-        seconds = self._seconds(session, "commit_timeout_seconds", _COMMIT_SECONDS)
+        limit = self._limit(session, "commit_timeout_seconds", _COMMIT_SECONDS)
         try:
-            cancellation = await commit(session, seconds)
+            cancellation = await commit(session, *limit)
         except CommitOutcomeUnknownError:
             self._outcome = "unknown"
             raise
@@ -395,9 +395,13 @@ class UnitOfWork:
             options["isolation_level"] = self._isolation_level
         return options
 
-    def _seconds(self, session: AsyncSession, setting: str, default: float) -> float:
+    def _limit(self, session: AsyncSession, setting: str, default: float) -> tuple[float, str]:
+        """Return a limit in seconds, and the name that whoever wants to change it looks for."""
         connector = _connector_of(session)
-        return default if connector is None else float(getattr(connector.settings, setting))
+        if connector is None:
+            return default, setting
+        settings = connector.settings
+        return float(getattr(settings, setting)), settings.variable(setting)
 
     def _register(self, ending: Literal["committed", "rolled_back"], hook: Hook) -> None:
         if self._hooks is not None:
