@@ -32,7 +32,7 @@ help:
 	@echo "bench-quick  print what an import and the pool cost; figures of speed are printed here, never tested"
 	@echo "test         lint, types, the whole matrix at small counts, packaging and docs"
 	@echo "test-sqlite  the SQLite cell of the running Python: seconds, no server"
-	@echo "test-long    the scaled tests at full counts, on Python 3.11"
+	@echo "test-long    the scaled tests at full counts, in the corners of the matrix"
 	@echo "fmt lint types build clean"
 
 tools: $(TOOLS)/ready
@@ -83,7 +83,7 @@ bench-quick: tools $(TOOLS)/demo-ready
 	@"$(DEMO)/bin/python" benchmarks/pool_checkout.py
 
 test-long: tools
-	@$(MATRIX) --long py3.11
+	@$(MATRIX) --long
 
 fmt: tools
 	@$(HATCH) run lint:fmt

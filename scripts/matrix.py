@@ -5,7 +5,11 @@ Each argument is one part of a cell's name; a cell runs when its name has them a
 
     python scripts/matrix.py                  every cell
     python scripts/matrix.py mysql 2.1        MySQL on SQLAlchemy 2.1, on every Python
-    python scripts/matrix.py --long py3.11    full counts, only the tests marked `scaled`
+    python scripts/matrix.py --long           full counts, only the tests marked `scaled`
+
+Every cell runs the tests of its connector and those that each backend has to pass. What takes long
+or depends little on Python and SQLAlchemy runs in the two corners of the matrix alone: the oldest
+Python with SQLAlchemy 2.0, and the newest one with 2.1.
 
 The servers are started once for all cells. hatch's own loop stops at the first red cell and calls
 a run in which everything was skipped a success; this one does neither.
@@ -23,7 +27,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +50,12 @@ class Cell:
 
     name: str
     python: str
+    is_corner: bool = False
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether the cell's Python is on this machine."""
+        return not self.python.endswith(MISSING)
 
     @property
     def parts(self) -> frozenset[str]:
@@ -64,18 +74,19 @@ class Cell:
         """The test folders that the cell runs."""
         if self.name.startswith("all."):
             # The suite for connectors is tried on connectors that are wrong, once.
-            kit = ["tests/conformance"] if "py3.11" in self.parts else []
-            return ["tests/all_connectors", *kit]
+            return ["tests/all_connectors", *(["tests/conformance"] if self.is_corner else [])]
         backend = self.name.rpartition("-")[2]
         # The core's own tests know no backend: one cell per Python and SQLAlchemy runs them.
-        core = ["core"] if backend == "sqlite" else []
-        packages = (*core, "fastapi-integration", f"connector-{backend}")
-        folders = [f"packages/{package}/tests" for package in packages]
-        # A service behaves alike in all cells of a backend, and starting its processes takes time.
-        examples = ["tests/examples"] if {"py3.11", "2.1"} <= self.parts else []
-        # Faults are brought about on both lines of SQLAlchemy, and on one Python.
-        chaos = ["tests/chaos"] if "py3.11" in self.parts else []
-        return [*folders, "tests/matrix", *chaos, *examples]
+        packages = [f"connector-{backend}", *(["core"] if backend == "sqlite" else [])]
+        if self.is_corner or backend == "sqlite":
+            packages.append("fastapi-integration")
+        folders = [*(f"packages/{package}/tests" for package in packages), "tests/matrix"]
+        if self.is_corner:
+            folders.append("tests/chaos")
+        if self.is_corner and "2.1" in self.parts:
+            # A service behaves alike on both, and starting its processes takes time.
+            folders.append("tests/examples")
+        return folders
 
 
 @dataclass(frozen=True)
@@ -118,11 +129,26 @@ def add_pyenv_interpreters() -> None:
 def all_cells() -> list[Cell]:
     """Ask hatch for the cells, in the order of the matrix."""
     shown = subprocess.check_output([*HATCH, "env", "show", "--json"], cwd=ROOT, text=True)
-    return [
+    return mark_corners(
         Cell(name, config.get("python", ""))
         for name, config in json.loads(shown).items()
         if name.startswith(("test.", "all."))
+    )
+
+
+def mark_corners(cells: Iterable[Cell]) -> list[Cell]:
+    """Mark the cells in the corners of what this machine can run."""
+    cells = list(cells)
+    pythons = sorted({cell.python for cell in cells if cell.is_runnable}, key=_number)
+    corners = {(pythons[0], "2.0"), (pythons[-1], "2.1")} if pythons else set()
+    return [
+        replace(cell, is_corner=any(cell.python == p and s in cell.parts for p, s in corners))
+        for cell in cells
     ]
+
+
+def _number(python: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", python)))
 
 
 def select(cells: Iterable[Cell], parts: Sequence[str]) -> list[Cell]:
@@ -133,7 +159,7 @@ def select(cells: Iterable[Cell], parts: Sequence[str]) -> list[Cell]:
 
 def run(cell: Cell, environment: dict[str, str], is_long: bool) -> Result:
     """Prepare a cell's environment, run its tests, keep the output in a log."""
-    if cell.python.endswith(MISSING):
+    if not cell.is_runnable:
         return Result(cell, "skipped", f"Python {cell.python.removesuffix(MISSING)} is missing")
     began = time.monotonic()
     options = ["-m", "scaled", "-o", "timeout=1800"] if is_long else []
@@ -203,11 +229,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     add_pyenv_interpreters()
     cells = select(all_cells(), options.parts)
+    if options.long:
+        cells = [cell for cell in cells if cell.is_corner]
     if not cells:
         print(f"no cell matches {' '.join(options.parts)}")
         return 1
     LOGS.mkdir(parents=True, exist_ok=True)
-    runnable = [cell for cell in cells if not cell.python.endswith(MISSING)]
+    runnable = [cell for cell in cells if cell.is_runnable]
     needed = {name for cell in runnable for name in cell.servers}
     finished: dict[str, Result] = {}
     with ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.matrix import Cell, Result, report
+from scripts.matrix import MISSING, Cell, Result, mark_corners, report
 
 
 def result(verdict: str, summary: str = "") -> Result:
@@ -39,3 +39,22 @@ def test_every_cell_is_named_and_counted(capsys: pytest.CaptureFixture[str]) -> 
     for verdict in ("ok", "FAILED", "skipped"):
         assert any(f"test.py3.11-2.1-{verdict} " in line for line in shown)
     assert shown[-1] == "10 passed, 2 failed"
+
+
+def test_the_corners_are_those_of_this_machine() -> None:
+    """Full depth is had on the oldest and the newest Python that can be run, however few."""
+
+    def corners(*pythons: str) -> list[str]:
+        cells = [
+            Cell(f"test.py{python.removesuffix(MISSING)}-{line}-sqlite", python)
+            for python in pythons
+            for line in ("2.0", "2.1")
+        ]
+        return [cell.name for cell in mark_corners(cells) if cell.is_corner]
+
+    assert corners("3.9", "3.13", "3.11", f"3.14{MISSING}") == [
+        "test.py3.9-2.0-sqlite",
+        "test.py3.13-2.1-sqlite",
+    ]
+    assert corners("3.11") == ["test.py3.11-2.0-sqlite", "test.py3.11-2.1-sqlite"]
+    assert corners(f"3.14{MISSING}") == []
