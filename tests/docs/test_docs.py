@@ -78,6 +78,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "docs/errors.md",
+        "docs/read-sessions.md",
         "docs/fastapi.md",
         "docs/units-of-work.md",
         "docs/writing-a-connector.md",

@@ -118,6 +118,28 @@ async def test_everybodys_session(
         await engine.dispose()
 
 
+async def test_a_read_session(counted: Database, proxy: CountingProxy) -> None:
+    """A read session costs its statement, whether it is closed, rolled back or fails."""
+
+    async def session() -> None:
+        async with counted.read_session() as session:
+            await read(session)
+
+    async def rolled_back() -> None:
+        async with counted.read_session() as session:
+            await read(session)
+            await session.rollback()
+
+    async def failed() -> None:
+        with pytest.raises(LookupError):
+            async with counted.read_session() as session:
+                await read(session)
+                raise LookupError
+
+    for way in (session, rolled_back, failed):
+        assert await trips(proxy, way) == 1, proxy.sent
+
+
 async def test_a_failed_unit(backend: str, counted: Database, proxy: CountingProxy) -> None:
     """A unit that raises is rolled back in one round trip."""
 

@@ -29,7 +29,7 @@ CORE_LAYERS = (
     {"registry", "keepalive", "commit", "hooks"},
     {"engine"},
     {"session"},
-    {"unit_of_work"},
+    {"unit_of_work", "reading"},
     {"database", "retry"},
     {"default"},
     {"models"},

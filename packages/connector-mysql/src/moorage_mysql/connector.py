@@ -82,6 +82,7 @@ class MySQLConnector(DBConnector):
             {"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}
         ),
         read_only_transactions=True,
+        read_only_connections=True,
         ends_idle_transactions=True,
         transaction_limits=True,
         errors=ERRORS,
@@ -124,6 +125,8 @@ class MySQLConnector(DBConnector):
             "charset": "utf8mb4",
             "connect_timeout": self.settings.connect_timeout_seconds,
         }
+        # Read sessions are in autocommit, and have nothing to roll back.
+        arguments["skip_autocommit_rollback"] = True
         if not self.settings.hosts[0].is_socket:
             mode = effective_ssl_mode(self.settings)
             connect["ssl"] = make_ssl_context(self.settings, mode)
@@ -143,7 +146,7 @@ class MySQLConnector(DBConnector):
 
     def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
         """Return what makes transactions READ ONLY."""
-        return {} if access == "read write" else {_READ_ONLY: True}
+        return {_READ_ONLY: True} if access == "read only" else {}
 
     def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
         """Set the limits of the server's session, which are set back with the pool's reset."""
@@ -166,6 +169,16 @@ class MySQLConnector(DBConnector):
             await cursor.execute(
                 f"SET SESSION TRANSACTION ISOLATION LEVEL {self.options.isolation_level}"
             )
+
+    async def make_read_only(self, driver_connection: Any) -> None:
+        """Make every transaction of the session READ ONLY, those of single statements included."""
+        async with driver_connection.cursor() as cursor:
+            await cursor.execute("SET SESSION TRANSACTION READ ONLY")
+
+    @property
+    def reads_without_transaction(self) -> bool:
+        """Whether statements see different data anyway, in one transaction or in two."""
+        return bool(self.options.isolation_level == "READ COMMITTED")
 
     def in_transaction(self, driver_connection: Any) -> bool | None:
         """Return what the server said with its last answer."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, Connection, func, select
+from sqlalchemy import URL, Connection, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import DateTime
 
@@ -29,6 +29,9 @@ from moorage_postgres.sqlstates import ERRORS, diagnose
 from moorage_postgres.timestamps import CheckedDateTime
 
 __all__ = ["PostgresConnector"]
+
+_READ_COMMITTED = "read committed"
+_READ_STATEMENTS = "moorage_postgres_read_statements"
 
 
 def _ssl_mode(text: str) -> str:
@@ -70,6 +73,7 @@ class PostgresConnector(DBConnector):
     capabilities: ClassVar[Capabilities] = Capabilities(
         isolation_levels=frozenset({"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}),
         read_only_transactions=True,
+        read_only_connections=True,
         ends_idle_transactions=True,
         transactional_ddl=True,
         transaction_limits=True,
@@ -117,14 +121,18 @@ class PostgresConnector(DBConnector):
         """Create the engine, whose datetimes are checked and whose bulk work can be cancelled."""
         engine = super().create_engine()
         make_executemany_cancellable(engine.sync_engine)
+        event.listen(engine.sync_engine, "before_cursor_execute", _begin_for_stream)
         dialect = engine.sync_engine.dialect
         dialect.colspecs = {**dialect.colspecs, DateTime: CheckedDateTime}
         return engine
 
     def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
         """Return what makes a transaction READ ONLY; asyncpg says so in its BEGIN, for nothing."""
-        if access == "read write":
-            return {}
+        match access:
+            case "read write":
+                return {}
+            case "read statements":
+                return {_READ_STATEMENTS: True}
         return {
             "postgresql_readonly": True,
             "postgresql_deferrable": access == "read only deferrable",
@@ -150,6 +158,16 @@ class PostgresConnector(DBConnector):
         """Switch TCP keepalives on, which asyncpg leaves off."""
         # asyncpg has no public way to its socket.
         enable_keepalive(driver_connection._transport, self.settings.keepalive_idle_seconds)
+
+    async def make_read_only(self, driver_connection: Any) -> None:
+        """Make every transaction of the session READ ONLY, those of single statements included."""
+        await driver_connection.execute("SET default_transaction_read_only = on")
+
+    @property
+    def reads_without_transaction(self) -> bool:
+        """Whether statements see different data anyway, in one transaction or in two."""
+        level = self.options.server_settings.get("default_transaction_isolation", _READ_COMMITTED)
+        return level.strip("'\" ").lower() == _READ_COMMITTED
 
     def in_transaction(self, driver_connection: Any) -> bool | None:
         """Return what the server said with its last answer."""
@@ -217,3 +235,23 @@ class PostgresConnector(DBConnector):
 
 def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
+
+
+def _begin_for_stream(
+    connection: Connection,
+    cursor: object,
+    statement: str,
+    parameters: object,
+    context: Any,
+    executemany: bool,
+) -> None:
+    """Open a transaction in a read session whose rows are fetched piece by piece, and need one."""
+    options = context.execution_options
+    if not options.get("stream_results") or not options.get(_READ_STATEMENTS):
+        return
+    fairy: Any = connection.connection
+    if not fairy.driver_connection.is_in_transaction():
+        # The pool ends it, when the connection comes back.
+        begin = fairy.cursor()
+        begin.execute("BEGIN")
+        begin.close()

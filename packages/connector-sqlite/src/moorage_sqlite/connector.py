@@ -31,7 +31,7 @@ from moorage import (
     TransactionLimits,
     blend,
 )
-from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, WRITE_REFUSED
+from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, READ_STATEMENTS, WRITE_REFUSED
 from moorage_sqlite.limits import Limits
 from moorage_sqlite.migration_lock import MigrationLock
 from moorage_sqlite.options import SQLiteOptions
@@ -71,6 +71,7 @@ class SQLiteConnector(DBConnector):
         networked=False,
         isolation_levels=frozenset({"SERIALIZABLE"}),
         read_only_transactions=True,
+        read_only_connections=True,
         transactional_ddl=True,
         single_writer=True,
         transaction_limits=True,
@@ -140,7 +141,16 @@ class SQLiteConnector(DBConnector):
 
     def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
         """Return what makes units take the write lock at once and read sessions only read."""
-        return {READ_WRITE: True} if access == "read write" else {READ_ONLY: True}
+        match access:
+            case "read write":
+                return {READ_WRITE: True}
+            case "read statements":
+                return {READ_ONLY: True, READ_STATEMENTS: True}
+        return {READ_ONLY: True}
+
+    async def make_read_only(self, driver_connection: Any) -> None:
+        """Let SQLite itself refuse whatever writes."""
+        await driver_connection.execute("PRAGMA query_only=ON")
 
     def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
         """Give the connection other limits until it is back in the pool."""

@@ -35,6 +35,7 @@ __all__ = [
     "DRIVER_NAME",
     "READ_LOCK",
     "READ_ONLY",
+    "READ_STATEMENTS",
     "STATEMENT_TIMEOUT",
     "WRITE_REFUSED",
     "MoorageSQLiteDialect",
@@ -47,6 +48,9 @@ BEGIN_IMMEDIATE = "BEGIN IMMEDIATE"
 
 READ_ONLY = "moorage_sqlite_read_only"
 """Execution option of read sessions: begin deferred and refuse statements that write."""
+
+READ_STATEMENTS = "moorage_sqlite_read_statements"
+"""Execution option of read sessions whose statements run each for itself, in no transaction."""
 
 WRITE_REFUSED = "MOORAGE_READ_ONLY_SESSION"
 """Name of the error that a write in such a session ends with, beside SQLite's own names."""
@@ -96,12 +100,19 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         if statement == BEGIN_IMMEDIATE:
             self._queue_up(cursor)
         elif statement != READ_LOCK:
-            self._run(
-                cursor,
-                lambda: super(MoorageSQLiteDialect, self).do_execute(
-                    cursor, statement, parameters, context
-                ),
-            )
+
+            def run() -> None:
+                self._run(
+                    cursor,
+                    lambda: super(MoorageSQLiteDialect, self).do_execute(
+                        cursor, statement, parameters, context
+                    ),
+                )
+
+            if _takes_its_own_lock(context):
+                self._repeat(_driver_connection(cursor), run)
+            else:
+                run()
             return
         try:
             self._repeat(
@@ -240,6 +251,13 @@ async def _roll_back_and_close(connection: Any) -> None:
 
 def _driver_connection(cursor: Any) -> Any:
     return cursor._connection  # the adapter's cursor has no public way back to its connection
+
+
+def _takes_its_own_lock(context: Any) -> bool:
+    """Return whether a statement reads in no transaction, so that nothing is lost by a repeat."""
+    return (
+        context is not None and READ_STATEMENTS in context.root_connection.get_execution_options()
+    )
 
 
 def _refuse_write(statement: str, context: Any) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy import exc as sa_exc
 
 from moorage import TransactionAbortedError, blend
-from moorage_sqlite.dialect import BEGIN_IMMEDIATE, READ_LOCK, READ_ONLY
+from moorage_sqlite.dialect import BEGIN_IMMEDIATE, READ_LOCK, READ_ONLY, READ_STATEMENTS
 from moorage_sqlite.statements import first_word, writes
 
 __all__ = ["READ_WRITE", "TAKE_READ_LOCK", "manage_transactions"]
@@ -44,8 +44,9 @@ def manage_transactions(engine: Engine) -> None:
 
 
 def _await_first_statement(connection: Connection) -> None:
-    level = connection.get_execution_options().get("isolation_level")
-    connection.info[_STATE] = _AUTOCOMMIT if level == "AUTOCOMMIT" else _PENDING
+    options = connection.get_execution_options()
+    autocommit = READ_STATEMENTS in options or options.get("isolation_level") == "AUTOCOMMIT"
+    connection.info[_STATE] = _AUTOCOMMIT if autocommit else _PENDING
 
 
 def _begin_with_first_statement(

@@ -58,11 +58,13 @@ __all__ = [
 CONTRACT_VERSION: Final = 1
 """Number of the contract on this page. It grows only when connectors written before would break."""
 
-AccessMode = Literal["read write", "read only", "read only deferrable"]
+AccessMode = Literal["read write", "read only", "read only deferrable", "read statements"]
 """
 What a session was opened for: a unit of work writes, a read session does not.
 
-``read only deferrable`` is asked for only where ``capabilities.deferrable_transactions`` says so.
+``read only deferrable`` is asked for only where ``capabilities.deferrable_transactions`` says so,
+and ``read statements`` only where ``capabilities.read_only_connections`` does: there the
+statements of a read session run each for itself, on a connection that refuses writes.
 """
 
 
@@ -95,6 +97,8 @@ class Capabilities:
         read_hosts: ``read_host`` is understood.
         isolation_levels: SQLAlchemy's names of the isolation levels that a unit may ask for.
         read_only_transactions: A transaction can be opened so that the database refuses writes.
+        read_only_connections: A connection can be made to refuse writes as long as it is open;
+            :meth:`DBConnector.make_read_only` is understood.
         savepoints: A transaction can be rolled back to a point inside it.
         transactional_ddl: CREATE and ALTER are undone by a rollback.
         single_writer: At most one transaction writes at a time; the others wait.
@@ -113,6 +117,7 @@ class Capabilities:
     read_hosts: bool = False
     isolation_levels: frozenset[str] = frozenset()
     read_only_transactions: bool = False
+    read_only_connections: bool = False
     savepoints: bool = True
     transactional_ddl: bool = False
     single_writer: bool = False
@@ -296,6 +301,27 @@ class DBConnector(ABC):
         Runs under the same deadline as opening it; an exception closes the connection. The
         default does nothing.
         """
+
+    async def make_read_only(self, driver_connection: Any) -> None:
+        """
+        Let a connection refuse writes as long as it is open.
+
+        Called behind :meth:`prepare_connection` for the connections of read sessions, where
+        ``capabilities.read_only_connections`` says so. The backend itself has to refuse, so that
+        no statement finds a way around it; core puts the connection into autocommit.
+        """
+        raise NotImplementedError(f"connector {self.name!r} declares read_only_connections")
+
+    @property
+    def reads_without_transaction(self) -> bool:
+        """
+        Whether read sessions run each statement for itself, with no transaction around them.
+
+        Asked once, where ``capabilities.read_only_connections`` says that it can be done. Return
+        ``False`` where the settings ask for more than that: that all statements of a transaction
+        see the same data.
+        """
+        return self.capabilities.read_only_connections
 
     def in_transaction(self, driver_connection: Any) -> bool | None:
         """

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self, Unpack
 
-from sqlalchemy import select
+from sqlalchemy import select, util
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import Pool
 
 from moorage.connector import DBConnector
 from moorage.engine import build_engine, unwanted_connections_closed
 from moorage.errors import DatabaseDisposedError, DatabaseError
+from moorage.reading import ReadSession, build_read_engine
 from moorage.registry import get_connector
 from moorage.session import GuardedSession
 from moorage.settings import DatabaseSettings
@@ -42,7 +43,8 @@ class PoolStatistics:
     The pool at one moment.
 
     Attributes:
-        capacity: Most connections that one event loop may have open.
+        capacity: Most connections that one event loop may have open, those of read sessions
+            included: where they have connections of their own, as many as all others again.
         in_use: Connections handed out, in all event loops of this process.
         idle: Open connections that wait for work.
         waiting: Tasks that wait for a connection.
@@ -80,6 +82,7 @@ class Database:
         self._lock = threading.Lock()
         self._engine: AsyncEngine | None = None
         self._sessionmaker: AsyncSessionMaker | None = None
+        self._read_engine: AsyncEngine | None = None
         self._read_sessionmaker: AsyncSessionMaker | None = None
         self._end: Literal["", "closing", "disposed"] = ""
 
@@ -148,16 +151,18 @@ class Database:
         """
         Return a new session that only reads; the backend refuses writes where it can.
 
-        Whether it can says ``connector.capabilities.read_only_transactions``.
+        Whether it can says ``connector.capabilities``. With ``read_only_connections`` there is no
+        transaction: each statement sees what is committed when it begins, so that two of them may
+        see different data. One view for all of them has a unit of work that is ``read_only`` and
+        has an ``isolation_level``, as REPEATABLE READ. Such sessions have connections of their
+        own, as many as the pool's settings say, opened when they are needed.
         """
         engine = self.engine
         with self._lock:
             if self._read_sessionmaker is None:
-                options = self._connector.get_execution_options("read only")
+                self._read_engine = build_read_engine(engine, self._connector)
                 self._read_sessionmaker = async_sessionmaker(
-                    engine.execution_options(**options),
-                    expire_on_commit=False,
-                    sync_session_class=GuardedSession,
+                    self._read_engine, expire_on_commit=False, sync_session_class=ReadSession
                 )
             return self._read_sessionmaker()
 
@@ -206,9 +211,10 @@ class Database:
 
     def pool_statistics(self) -> PoolStatistics:
         """Return the state of the pool; zeros for a pool that keeps no count."""
-        pool = self.engine.pool
+        _ = self.engine
+        pools = self._pools()
         count = {
-            name: int(getattr(pool, name)()) if hasattr(pool, name) else 0
+            name: sum(int(getattr(pool, name)()) for pool in pools if hasattr(pool, name))
             for name in ("capacity", "checkedout", "checkedin", "waiting")
         }
         return PoolStatistics(
@@ -217,6 +223,14 @@ class Database:
             idle=count["checkedin"],
             waiting=count["waiting"],
         )
+
+    def _pools(self) -> list[Pool]:
+        """Return the pool, and that of read sessions where they have one."""
+        pools: list[Pool] = []
+        for engine in (self._engine, self._read_engine):
+            if engine is not None and engine.pool not in pools:
+                pools.append(engine.pool)
+        return pools
 
     async def dispose(self, drain_seconds: float = 5.0) -> None:
         """
@@ -230,14 +244,21 @@ class Database:
         self._end = "closing"
         try:
             if self._engine is not None:
-                await self._drain(self._engine, drain_seconds)
+                await self._drain(drain_seconds)
                 await unwanted_connections_closed(self._engine.sync_engine)
+                for pool in self._pools():
+                    if pool is not self._engine.pool:
+                        await util.greenlet_spawn(pool.dispose)
                 await self._engine.dispose()
         finally:
             self._end = "disposed"
 
-    async def _drain(self, engine: AsyncEngine, seconds: float) -> None:
-        checked_out = getattr(engine.pool, "checkedout", int)
+    async def _drain(self, seconds: float) -> None:
+        counts = [getattr(pool, "checkedout", int) for pool in self._pools()]
+
+        def checked_out() -> int:
+            return sum(count() for count in counts)
+
         end = time.monotonic() + seconds
         while checked_out() and time.monotonic() < end:  # noqa: ASYNC110 (serves any loop)
             await asyncio.sleep(_DRAIN_STEP_SECONDS)
@@ -252,7 +273,7 @@ class Database:
         """
         self._end = "disposed"
         if self._engine is not None:
-            _left_to_the_parent.append(self._engine.pool)
+            _left_to_the_parent.extend(self._pools())
             self._engine.sync_engine.dispose(close=False)
 
     async def __aenter__(self) -> Self:

@@ -36,6 +36,7 @@ from moorage.errors import (
 )
 
 __all__ = [
+    "READS_ONLY",
     "build_engine",
     "connector_of",
     "has_written",
@@ -46,6 +47,9 @@ __all__ = [
 # Execution option by which any listener, or a unit of work that was given a stranger's
 # sessionmaker, finds the connector of an engine. Derived engines inherit it.
 _CONNECTOR_OPTION = "moorage_connector"
+READS_ONLY = "moorage_reads_only"
+"""Key in the ``record_info`` of connections that are opened for read sessions."""
+
 _LAST_STATEMENT = "moorage_last_statement"
 _STATEMENT_FAILED = "moorage_statement_failed"
 _LIMITS = "moorage_limits"
@@ -89,12 +93,21 @@ def connector_of(engine: Engine) -> DBConnector | None:
 def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
     deadline = connector.settings.connect_timeout_seconds
 
-    async def open_connection(dialect: Dialect, cargs: list[Any], cparams: dict[str, Any]) -> Any:
+    async def prepare(dialect: Dialect, connection: Any, record: Any) -> None:
+        driver_connection = dialect.get_driver_connection(connection)
+        await connector.prepare_connection(driver_connection)
+        if record is not None and READS_ONLY in record.record_info:
+            await connector.make_read_only(driver_connection)
+            await util.greenlet_spawn(dialect.set_isolation_level, connection, "AUTOCOMMIT")
+
+    async def open_connection(
+        dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]
+    ) -> Any:
         try:
             async with asyncio.timeout(deadline):
                 connection = await util.greenlet_spawn(dialect.connect, *cargs, **cparams)
                 try:
-                    await connector.prepare_connection(dialect.get_driver_connection(connection))
+                    await prepare(dialect, connection, record)
                 except BaseException:
                     await _abandon(dialect, connection)
                     raise
@@ -111,8 +124,8 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
 
     unwanted = _unwanted[engine] = set()
 
-    async def open_in_own_task(dialect: Dialect, cargs: Any, cparams: Any) -> Any:
-        task = asyncio.create_task(open_connection(dialect, cargs, cparams))
+    async def open_in_own_task(dialect: Dialect, record: Any, cargs: Any, cparams: Any) -> Any:
+        task = asyncio.create_task(open_connection(dialect, record, cargs, cparams))
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
@@ -125,8 +138,8 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
         return task.result()
 
     @event.listens_for(engine, "do_connect")
-    def connect(dialect: Dialect, record: object, cargs: list[Any], cparams: dict[str, Any]) -> Any:
-        return util.await_only(open_in_own_task(dialect, cargs, cparams))
+    def connect(dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> Any:
+        return util.await_only(open_in_own_task(dialect, record, cargs, cparams))
 
 
 # Per engine: connections that are being made for tasks which were cancelled meanwhile.

@@ -1,0 +1,121 @@
+"""
+Read sessions: statements without BEGIN and ROLLBACK, on connections that refuse writes.
+
+A one-row read in a transaction waits for the server three times on some backends, for BEGIN, for
+the row and for ROLLBACK, where the row alone is wanted. A connection in autocommit needs the one,
+and would let every write pass without a word. So read sessions have connections of their own,
+which the backend has been told, once, to refuse writes on; they never serve anything else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import Engine
+from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import Pool
+
+from moorage.connector import DBConnector
+from moorage.engine import READS_ONLY
+from moorage.errors import ReadOnlyError, SettingsError, blend
+from moorage.session import GuardedSession
+
+__all__ = ["ReadSession", "build_read_engine"]
+
+_HINT = "use database.session() or a unit of work for writing"
+_SNAPSHOT_HINT = (
+    "use database.unit_of_work(read_only=True), which is a transaction; what is set for it alone,"
+    " as by SET LOCAL, ends with it"
+)
+# What changes the connection, and would be there for whoever gets it next.
+_OUTLIVES = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(set|reset|discard|use|begin|start|lock|declare|prepare|listen|"
+    r"attach|detach|load)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class ReadSession(GuardedSession):
+    """A session that refuses to write what was added to it, changed or deleted in it."""
+
+
+@event.listens_for(ReadSession, "before_flush")
+def _refuse_flush(session: ReadSession, context: object, instances: object) -> None:
+    added, deleted = list(session.new), list(session.deleted)
+    changed = list(filter(session.is_modified, session.dirty))
+    if added or deleted or changed:
+        # As after every flush that fails, what was done to the objects is forgotten.
+        for instance in added:
+            session.expunge(instance)
+        for instance in deleted:
+            session.add(instance)
+        for instance in changed:
+            session.expire(instance)
+        ours = ReadOnlyError(
+            "objects were added, changed or deleted in a session that only reads", hint=_HINT
+        )
+        raise blend(ours, sa_exc.InvalidRequestError(str(ours)))
+
+
+def build_read_engine(engine: AsyncEngine, connector: DBConnector) -> AsyncEngine:
+    """
+    Return the engine of read sessions for an engine of :func:`~moorage.engine.build_engine`.
+
+    Listeners of ``engine`` see what happens on it as well. Where read sessions need no transaction
+    it has a pool of its own, as large as that of ``engine``; else it shares that one, and each
+    session is a transaction that only reads.
+    """
+    if not (connector.capabilities.read_only_connections and connector.reads_without_transaction):
+        return engine.execution_options(**connector.get_execution_options("read only"))
+    options = connector.get_execution_options("read statements")
+    reading = _EngineWithOwnPool(engine.sync_engine, dict(options))
+    event.listen(reading, "before_cursor_execute", _refuse_what_outlives)
+    event.listen(reading, "set_connection_execution_options", _refuse_isolation_level)
+    return AsyncEngine(reading)
+
+
+class _EngineWithOwnPool(OptionEngine):
+    """What ``engine.execution_options()`` returns, which shares everything, but for the pool."""
+
+    pool: Pool = None  # type: ignore[assignment]  # in place of a property of the base
+
+    def __init__(self, proxied: Engine, options: dict[str, Any]) -> None:
+        super().__init__(proxied, options)
+        pool = proxied.pool.recreate()
+        open_connection = pool._invoke_creator
+
+        def open_for_reading(record: Any) -> Any:
+            record.record_info[READS_ONLY] = True
+            return open_connection(record)
+
+        pool._creator = open_for_reading  # type: ignore[assignment]  # it takes the record
+        self.pool = pool
+
+
+def _refuse_what_outlives(
+    connection: Connection,
+    cursor: object,
+    statement: str,
+    parameters: object,
+    context: Any,
+    executemany: bool,
+) -> None:
+    if context.is_text and (found := _OUTLIVES.match(statement)):
+        ours = ReadOnlyError(
+            f"a statement that begins with {found[1].upper()} would outlive the read session on its"
+            " connection, and meet whoever gets that next",
+            hint=_SNAPSHOT_HINT,
+        )
+        raise blend(ours, sa_exc.InvalidRequestError(str(ours)))
+
+
+def _refuse_isolation_level(connection: Connection, options: dict[str, Any]) -> None:
+    if "isolation_level" in options:
+        raise SettingsError(
+            "read sessions run each statement for itself, and have no isolation level",
+            hint="write database.unit_of_work(read_only=True, isolation_level=…)",
+        )
