@@ -9,7 +9,7 @@ import os
 import platform
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -100,18 +100,11 @@ def servers() -> Iterator[Servers]:
         yield Servers(stack)
 
 
-@pytest.fixture
-def fresh_database(
-    backend: str, servers: Servers, tmp_path: Path
-) -> Iterator[dict[str, str | int]]:
-    """
-    Return the settings of a new, empty database, by field name.
-
-    SQLite gets a file. On a server the database is dropped after the test, with whatever
-    connections the test left open.
-    """
+@contextmanager
+def new_database(backend: str, servers: Servers, folder: Path) -> Iterator[dict[str, str | int]]:
+    """Yield the settings of a new, empty database, which is dropped afterwards."""
     if backend == "sqlite":
-        yield {"type": "sqlite", "name": str(tmp_path / "app.db")}
+        yield {"type": "sqlite", "name": str(folder / "app.db")}
         return
     server = servers.get(backend)
     name = f"test_{secrets.token_hex(6)}"
@@ -127,3 +120,17 @@ def fresh_database(
         }
     finally:
         server.drop_database(name)
+
+
+@pytest.fixture
+def fresh_database(
+    backend: str, servers: Servers, tmp_path: Path
+) -> Iterator[dict[str, str | int]]:
+    """
+    Return the settings of a new, empty database, by field name.
+
+    SQLite gets a file. On a server the database is dropped after the test, with whatever
+    connections the test left open.
+    """
+    with new_database(backend, servers, tmp_path) as settings:
+        yield settings

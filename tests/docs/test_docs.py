@@ -34,6 +34,29 @@ asyncio.run(drive())
 """
 
 
+STORE_A_BOAT = """
+import asyncio, datetime as dt
+from decimal import Decimal
+from models import ArchiveBase, Base, Boat, PlainBase, Rig, Trip
+from moorage import UnitOfWork, dispose_engine, get_engine
+
+async def drive():
+    async with get_engine().begin() as connection:
+        for base in (Base, PlainBase, ArchiveBase):
+            await connection.run_sync(base.metadata.create_all)
+    async with UnitOfWork() as session:
+        now = dt.datetime.now(dt.UTC)
+        boat = Boat(name="Fram", price=Decimal("1.5"), rig=Rig.SLOOP, launched_at=now, papers={})
+        boat.trips.append(Trip(days=3))
+        session.add(boat)
+        await session.flush()
+        print(len(boat.trips), boat.trips[0].id, boat.rig)
+    await dispose_engine()
+
+asyncio.run(drive())
+"""
+
+
 def run(folder: Path, *arguments: str) -> str:
     """Run Python in a folder, as the README says it, on a database in memory."""
     environment = {"PATH": os.environ["PATH"], "DB_TYPE": "sqlite", "DB_NAME": ":memory:"}
@@ -80,6 +103,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "docs/errors.md",
         "docs/read-sessions.md",
         "docs/fastapi.md",
+        "docs/models.md",
         "docs/units-of-work.md",
         "docs/writing-a-connector.md",
         "examples/fastapi-app/README.md",
@@ -119,3 +143,13 @@ def test_the_page_on_connectors_runs() -> None:
             assert connector.get_url().drivername == "duck+asyncduck"
             assert connector.get_engine_args()
     assert len(blocks) == 4
+
+
+def test_the_page_on_models_runs(tmp_path: Path) -> None:
+    """The models of the page on models can be created, and hold a row."""
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "models.py").write_text("\n".join(blocks))
+    (tmp_path / "drive.py").write_text(STORE_A_BOAT)
+    assert run(tmp_path, "drive.py") == "1 1 Rig.SLOOP\n"
+    assert len(blocks) == 2

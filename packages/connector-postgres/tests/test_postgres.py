@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Column, DateTime, Integer, MetaData, Table, insert, select, text
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
 
 from moorage import (
     Database,
@@ -19,8 +20,10 @@ from moorage import (
     DataError,
     InsecureConnectionError,
     LockTimeoutError,
+    NotNullViolationError,
     SerializationError,
     SettingsError,
+    models,
 )
 from moorage_postgres import PostgresConnector
 from tests.fix_database import DatabaseFactory
@@ -285,3 +288,26 @@ async def test_a_transaction_that_sql_began_stays_without_us(database: Database)
         driver: Any = (await connection.get_raw_connection()).driver_connection
         assert driver.is_in_transaction()
     await engine.dispose()
+
+
+async def test_the_server_makes_keys_where_it_can(database: Database) -> None:
+    """A row that plain SQL inserts without a key gets a UUIDv7 from a server that makes them."""
+
+    class Base(models.Conventions, DeclarativeBase):
+        pass
+
+    class Buoy(models.UUIDKey, models.Timestamps, Base):
+        __tablename__ = "buoys"
+
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        version = connection.dialect.server_version_info
+        assert version is not None
+        if version < (18,):
+            with pytest.raises(NotNullViolationError):
+                await connection.execute(text("INSERT INTO buoys DEFAULT VALUES"))
+            return
+        await connection.execute(text("INSERT INTO buoys DEFAULT VALUES"))
+        key, created, updated = (await connection.execute(text("SELECT * FROM buoys"))).one()
+    assert key.version == 7
+    assert created == updated

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, Connection, event, func, select
+from sqlalchemy import URL, Connection, Dialect, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import DateTime
 
@@ -153,6 +153,11 @@ class PostgresConnector(DBConnector):
                 )
             )
         )
+
+    def get_uuid7_function(self, dialect: Dialect) -> str:
+        """Return the server's function, which came with version 18."""
+        version = getattr(dialect, "server_version_info", None) or (0,)
+        return "uuidv7()" if version >= (18,) else ""
 
     async def prepare_connection(self, driver_connection: Any) -> None:
         """Switch TCP keepalives on, which asyncpg leaves off."""

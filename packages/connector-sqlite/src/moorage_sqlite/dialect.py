@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import util
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect, SQLiteTypeCompiler
 from sqlalchemy.util.concurrency import in_greenlet
 
 from moorage import wait_shielded
@@ -67,6 +67,18 @@ _END_SECONDS = 5.0
 _TRANSACTION_WORDS = frozenset({"begin", "commit", "rollback", "savepoint", "release", "pragma"})
 
 
+class MoorageSQLiteTypeCompiler(SQLiteTypeCompiler):
+    """
+    SQLite's types, of which INTEGER is the only one that the database counts keys in.
+
+    It holds 64 bits: a BIGINT that is spelled like this is no smaller.
+    """
+
+    def visit_BIGINT(self, type_: Any, **kw: Any) -> str:  # noqa: N802 (SQLAlchemy's name)
+        """Return the spelling of an integer of 64 bits."""
+        return "INTEGER"
+
+
 class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     """
     aiosqlite under moorage's transaction rules; ``dialect.name`` stays ``sqlite``.
@@ -77,6 +89,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     """
 
     supports_statement_cache = True
+    type_compiler_cls = MoorageSQLiteTypeCompiler
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -293,6 +293,15 @@ class DBConnector(ABC):
         pool, also after a rollback.
         """
         raise NotImplementedError(f"connector {self.name!r} declares transaction_limits")
+
+    def get_uuid7_function(self, dialect: Dialect) -> str:
+        """
+        Return the SQL that makes a UUIDv7 on the server; empty (the default) where it has none.
+
+        Called while a table is created whose key has that default. The version of the server is
+        in ``dialect.server_version_info``, which is missing before the first connection.
+        """
+        return ""
 
     async def prepare_connection(self, driver_connection: Any) -> None:
         """

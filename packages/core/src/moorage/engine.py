@@ -39,6 +39,7 @@ __all__ = [
     "READS_ONLY",
     "build_engine",
     "connector_of",
+    "connector_of_dialect",
     "has_written",
     "limit_transaction",
     "unwanted_connections_closed",
@@ -71,6 +72,7 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     engine = connector.create_engine()
     sync_engine = engine.sync_engine
     sync_engine.update_execution_options(**{_CONNECTOR_OPTION: connector})
+    _connectors[sync_engine.dialect] = connector
     _attach_connect_step(sync_engine, connector)
     _attach_error_classes(sync_engine, connector)
     _attach_forgetting(sync_engine)
@@ -88,6 +90,15 @@ def connector_of(engine: Engine) -> DBConnector | None:
     """Return the connector that an engine, or one derived from it, was built for."""
     found: DBConnector | None = engine.get_execution_options().get(_CONNECTOR_OPTION)
     return found
+
+
+# What is compiled sees the dialect, and no engine.
+_connectors: WeakKeyDictionary[Dialect, DBConnector] = WeakKeyDictionary()
+
+
+def connector_of_dialect(dialect: Dialect) -> DBConnector | None:
+    """Return the connector of the engine that a dialect belongs to."""
+    return _connectors.get(dialect)
 
 
 def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
