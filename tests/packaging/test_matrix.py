@@ -2,7 +2,8 @@
 
 import pytest
 
-from scripts.matrix import MISSING, Cell, Result, mark_corners, report
+from hatch_plugins import MISSING
+from scripts.matrix import Cell, Result, mark_corners, report
 
 
 def result(verdict: str, summary: str = "") -> Result:
