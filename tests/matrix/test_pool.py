@@ -1,6 +1,7 @@
 """One engine serves every loop and thread; waiting is fair, and running dry says who holds what."""
 
 import asyncio
+import contextlib
 import gc
 import threading
 import warnings
@@ -12,7 +13,13 @@ from sqlalchemy import event, select, text
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from moorage import Database, DatabaseDisposedError, DatabaseSettings, PoolExhaustedError
+from moorage import (
+    Database,
+    DatabaseDisposedError,
+    DatabaseSettings,
+    PoolExhaustedError,
+    work_name,
+)
 from tests.fix_database import DatabaseFactory
 from tests.fix_scale import Scale
 
@@ -159,6 +166,100 @@ async def test_exhaustion_says_who_holds_what(make_database: DatabaseFactory) ->
     await database.ping()
 
 
+async def test_exhaustion_names_the_work_and_the_line(make_database: DatabaseFactory) -> None:
+    """A holder is told by what it works on and, in asyncio's debug mode, by where it took it."""
+    asyncio.get_running_loop().set_debug(True)
+    database = make_database(pool_size=1, max_overflow=0, pool_timeout_seconds=0.05)
+    assert database.pool_statistics().timeouts == 0
+
+    async def the_nightly_report() -> None:
+        work_name.set("the nightly report")
+        async with database.engine.connect():
+            with pytest.raises(PoolExhaustedError) as caught:
+                await asyncio.create_task(database.ping())
+        assert "s by the nightly report, taken at" in str(caught.value)
+        assert "in the_nightly_report\n" in str(caught.value)
+        assert "site-packages" not in str(caught.value)
+
+    await asyncio.create_task(the_nightly_report())
+    assert database.pool_statistics().timeouts == 1
+
+
+async def test_a_second_connection_of_one_task_is_warned_of(
+    make_database: DatabaseFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task that takes a second connection while it holds one is told once, by its name."""
+    database = make_database()
+
+    async def one_after_the_other() -> None:
+        for _ in range(3):
+            await database.ping()
+
+    async def one_in_the_other() -> None:
+        work_name.set(f"work {id(database)}")
+        for _ in range(3):
+            async with database.engine.connect():
+                await database.ping()
+
+    await asyncio.create_task(one_after_the_other())
+    assert caplog.messages == []
+    await asyncio.create_task(one_in_the_other())
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"work {id(database)} takes a second connection")
+
+
+async def test_a_connection_held_for_long_is_warned_of(
+    make_database: DatabaseFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who holds a connection for too long is logged once, with the line at which it waits."""
+    database = make_database(pool_hold_warning_seconds=0.05)
+    enough = asyncio.Event()
+
+    async def slow_work() -> None:
+        async with database.engine.connect():
+            await enough.wait()
+
+    working = asyncio.create_task(slow_work())
+    async with asyncio.timeout(30):
+        while not caplog.messages:
+            await asyncio.sleep(0.01)
+    await database.ping()
+    enough.set()
+    await working
+    told = caplog.messages[0]
+    assert "DB_POOL_HOLD_WARNING_SECONDS" in told
+    assert "slow_work" in told
+    assert "test_pool.py:" in told
+    assert sum("has been held" in message for message in caplog.messages) == 1
+
+
+async def test_connections_grow_old_at_different_times(make_database: DatabaseFactory) -> None:
+    """Connections that were opened together are not replaced together, and none too late."""
+    database = make_database(pool_size=10, pool_recycle_seconds=1000)
+    lives = set()
+
+    @event.listens_for(database.engine.sync_engine, "checkin")
+    def note(_: object, record: Any) -> None:
+        lives.add(record.record_info["moorage_life_seconds"])
+
+    held = [await database.engine.connect() for _ in range(10)]
+    for connection in held:
+        await connection.close()
+    assert len(lives) == 10
+    assert all(750 <= life <= 1000 for life in lives)
+
+
+async def test_an_old_connection_is_replaced(make_database: DatabaseFactory) -> None:
+    """A connection that has reached its age is replaced when it is used next."""
+    database = make_database(pool_size=1, max_overflow=0, pool_recycle_seconds=1)
+    await database.ping()
+    opened = count_connects(database.engine)
+    async with asyncio.timeout(30):
+        while not opened:
+            await database.ping()
+    assert database.pool_statistics().idle == 1
+
+
 async def test_a_cancelled_waiter_gives_its_turn_away(make_database: DatabaseFactory) -> None:
     """A task that is cancelled while it waits, even when its turn has come, blocks nobody."""
     database = make_database(pool_size=1, max_overflow=0)
@@ -249,6 +350,64 @@ async def test_disposal_refuses_who_waits(make_database: DatabaseFactory) -> Non
     with pytest.raises(DatabaseDisposedError, match="disposed while this one waited"):
         await waiting
     await connection.close()
+
+
+async def test_a_drained_database_cancels_who_holds_on(make_database: DatabaseFactory) -> None:
+    """Tasks that still hold a connection when the drain is over are cancelled, and clean up."""
+    watcher = make_database(pool_size=1)
+    database = make_database(pool_size=3)
+    holding = asyncio.Event()
+    ended = []
+
+    async def hold(statement: str) -> None:
+        try:
+            async with database.session() as session:
+                await session.execute(text(statement))
+                holding.set()
+                await asyncio.Event().wait()
+        finally:
+            ended.append(statement)
+
+    tasks = [asyncio.create_task(hold(f"SELECT {number}")) for number in range(3)]
+    while database.pool_statistics().in_use < len(tasks):
+        await holding.wait()
+        await asyncio.sleep(0)
+    sessions = database.sessionmaker
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(database.dispose(drain_seconds=0.05) for _ in range(3)))
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 3
+    assert len(ended) == 3
+    with pytest.raises(DatabaseDisposedError, match="after its database had been disposed"):
+        async with sessions() as session:
+            await session.execute(text("SELECT 1"))
+    await connections_on_the_server(watcher, 0)
+
+
+async def test_disposal_ends_whatever_hangs(make_database: DatabaseFactory) -> None:
+    """A task that does not mind being cancelled keeps no connection of a disposed database."""
+    watcher = make_database(pool_size=1)
+    database = make_database(pool_size=2)
+    holding, enough = asyncio.Event(), asyncio.Event()
+
+    async def hold_on() -> None:
+        connection = await database.engine.connect()
+        await connection.execute(text("SELECT 1"))
+        holding.set()
+        while not enough.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await enough.wait()
+        with contextlib.suppress(sa_exc.DBAPIError):
+            await connection.close()
+
+    stubborn = asyncio.create_task(hold_on())
+    await holding.wait()
+    async with asyncio.timeout(60):
+        await database.dispose(drain_seconds=0.05)
+    await connections_on_the_server(watcher, 0)
+    enough.set()
+    await stubborn
+    assert database.pool_statistics().in_use == 0
 
 
 @pytest.mark.parametrize("broken", [True, False])

@@ -271,29 +271,22 @@ def test_engine_arguments_come_from_the_settings() -> None:
         max_overflow=4,
         pool_timeout_seconds=5,
         pool_recycle_seconds=6,
-        pool_pre_ping="always",
     )
-    assert DuckConnector(settings).get_engine_args() == {
+    connector = DuckConnector(settings)
+    assert connector.get_engine_args() == {
         "poolclass": LoopPool,
-        "pool_settings": settings,
+        "connector": connector,
         "pool_size": 3,
         "max_overflow": 4,
         "pool_timeout": 5.0,
         "surplus_seconds": 30.0,
+        "hold_warning_seconds": 60.0,
         "pool_recycle": 6,
-        "pool_pre_ping": True,
         "pool_reset_on_return": None,
         "echo": False,
         "hide_parameters": True,
         "connect_args": {},
     }
-
-
-@pytest.mark.parametrize("ping", ["idle", "never"])
-def test_sqlalchemy_pings_only_always(ping: str) -> None:
-    """SQLAlchemy's own ping, before each use, is on only where it was asked for."""
-    settings = DatabaseSettings(pool_pre_ping=ping)
-    assert DuckConnector(settings).get_engine_args()["pool_pre_ping"] is False
 
 
 def test_echo_shows_values() -> None:

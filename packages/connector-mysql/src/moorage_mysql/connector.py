@@ -23,9 +23,10 @@ from moorage import (
     effective_ssl_mode,
     enable_keepalive,
     make_ssl_context,
+    release_descriptor,
 )
 from moorage_mysql import administration
-from moorage_mysql.encrypted import connect_encrypted
+from moorage_mysql.driver_connection import connect
 from moorage_mysql.errnos import ERRORS, diagnose
 from moorage_mysql.options import MySQLOptions
 from moorage_mysql.undone import refuse_undone_transactions
@@ -121,19 +122,19 @@ class MySQLConnector(DBConnector):
     def get_engine_args(self) -> dict[str, Any]:
         """Return the pool of the base, utf8mb4, and TLS that is refused rather than skipped."""
         arguments = super().get_engine_args()
-        connect = arguments["connect_args"] = {
+        options = arguments["connect_args"] = {
             "charset": "utf8mb4",
             "connect_timeout": self.settings.connect_timeout_seconds,
         }
         # Read sessions are in autocommit, and have nothing to roll back.
         arguments["skip_autocommit_rollback"] = True
+        refusal = None
         if not self.settings.hosts[0].is_socket:
             mode = effective_ssl_mode(self.settings)
-            connect["ssl"] = make_ssl_context(self.settings, mode)
+            options["ssl"] = make_ssl_context(self.settings, mode)
             if mode not in {"disable", "prefer"}:
-                connect["async_creator_fn"] = partial(
-                    connect_encrypted, self.insecure("it does not offer TLS")
-                )
+                refusal = self.insecure("it does not offer TLS")
+        options["async_creator_fn"] = partial(connect, refusal)
         return arguments
 
     def create_engine(self) -> AsyncEngine:
@@ -181,8 +182,19 @@ class MySQLConnector(DBConnector):
         return bool(self.options.isolation_level == "READ COMMITTED")
 
     def in_transaction(self, driver_connection: Any) -> bool | None:
-        """Return what the server said with its last answer."""
-        return bool(driver_connection.get_transaction_status())
+        """Return what the server said with its last answer, if that told of it."""
+        is_open: bool | None = driver_connection.in_transaction()
+        return is_open
+
+    def is_closed(self, driver_connection: Any) -> bool:
+        """Return whether the driver has closed the connection, or seen its end."""
+        reader = driver_connection._reader
+        return reader is None or bool(reader.at_eof()) or reader.exception() is not None
+
+    def abandon(self, driver_connection: Any) -> None:
+        """Let go of the socket without a QUIT."""
+        writer = driver_connection._writer
+        release_descriptor(None if writer is None else writer.transport)
 
     def classify_error(
         self, error: BaseException, *, statement: str | None = None

@@ -21,6 +21,7 @@ from moorage import (
     effective_ssl_mode,
     enable_keepalive,
     make_ssl_context,
+    release_descriptor,
 )
 from moorage_postgres import administration
 from moorage_postgres.executemany import make_executemany_cancellable
@@ -175,8 +176,25 @@ class PostgresConnector(DBConnector):
         return level.strip("'\" ").lower() == _READ_COMMITTED
 
     def in_transaction(self, driver_connection: Any) -> bool | None:
-        """Return what the server said with its last answer."""
-        return bool(driver_connection.is_in_transaction())
+        """
+        Return whether the server said behind its last answer that one is open.
+
+        Where none is, SQLAlchemy's ROLLBACK sends nothing either; but it has to be called, since
+        it clears what SQLAlchemy itself remembers.
+        """
+        return True if driver_connection.is_in_transaction() else None
+
+    async def ping(self, driver_connection: Any) -> None:
+        """Send an empty query, one round trip; SQLAlchemy's ping for asyncpg takes three."""
+        await driver_connection.execute("")
+
+    def is_closed(self, driver_connection: Any) -> bool:
+        """Return whether asyncpg has seen the end of the connection."""
+        return bool(driver_connection.is_closed())
+
+    def abandon(self, driver_connection: Any) -> None:
+        """Let go of the socket without a Terminate message."""
+        release_descriptor(driver_connection._transport)
 
     def classify_error(
         self, error: BaseException, *, statement: str | None = None

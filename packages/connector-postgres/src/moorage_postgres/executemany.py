@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sqlalchemy import Engine, event, util
+from sqlalchemy import Engine, util
 
 from moorage import wait_shielded
 
@@ -23,12 +23,15 @@ _MOST_TIMES = 20
 
 def make_executemany_cancellable(engine: Engine) -> None:
     """Let a cancelled ``executemany`` of ``engine`` end, instead of waiting for ever."""
-    event.listen(engine, "do_executemany", _run)
 
+    def do_executemany(
+        cursor: Any, statement: str, parameters: Any, context: object = None
+    ) -> None:
+        util.await_only(_executemany(cursor, statement, parameters))
 
-def _run(cursor: Any, statement: str, parameters: Any, context: object) -> bool:
-    util.await_only(_executemany(cursor, statement, parameters))
-    return True
+    # In the dialect, not in an event: what core does around each call of the dialect, such as
+    # limiting it in time, has to be around this as well.
+    engine.dialect.do_executemany = do_executemany  # type: ignore[method-assign]
 
 
 async def _executemany(cursor: Any, statement: str, parameters: Any) -> None:

@@ -225,6 +225,20 @@ class SQLiteConnector(DBConnector):
         """Let the lock go."""
         self._migration_lock.release((await connection.get_raw_connection()).driver_connection)
 
+    def is_closed(self, driver_connection: Any) -> bool:
+        """Return whether the driver's connection was closed."""
+        return driver_connection._connection is None
+
+    def abandon(self, driver_connection: Any) -> None:
+        """
+        Let the driver's thread close the file, where there is one.
+
+        A forked child has no such thread and must not close the file: SQLite would release the
+        parent's locks.
+        """
+        if driver_connection._thread.is_alive():
+            driver_connection.stop()
+
     def classify_error(
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:

@@ -27,6 +27,7 @@ from moorage.default import (
     get_sessionmaker,
     use_database,
 )
+from moorage.descriptor import release_descriptor
 from moorage.diagnosis import Diagnosis
 from moorage.errors import (
     AuthenticationError,
@@ -74,6 +75,7 @@ from moorage.errors import (
     UnitOfWorkError,
     blend,
 )
+from moorage.holders import work_name
 from moorage.hooks import Hook
 from moorage.keepalive import enable_keepalive
 from moorage.registry import (
@@ -191,10 +193,12 @@ __all__ = [
     "on_commit",
     "on_rollback",
     "register_connector",
+    "release_descriptor",
     "retire_session",
     "run_unit",
     "uncommitted_changes",
     "unregister_connector",
     "use_database",
     "wait_shielded",
+    "work_name",
 ]

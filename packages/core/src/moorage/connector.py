@@ -244,13 +244,13 @@ class DBConnector(ABC):
         settings = self.settings
         return {
             "poolclass": LoopPool,
-            "pool_settings": settings,
+            "connector": self,
             "pool_size": settings.pool_size,
             "max_overflow": settings.max_overflow,
             "pool_timeout": settings.pool_timeout_seconds,
             "surplus_seconds": settings.pool_shrink_seconds,
+            "hold_warning_seconds": settings.pool_hold_warning_seconds,
             "pool_recycle": settings.pool_recycle_seconds,
-            "pool_pre_ping": settings.pool_pre_ping == "always",
             "pool_reset_on_return": None,  # core does it, where `in_transaction` asks for it
             "echo": settings.echo,
             "hide_parameters": not settings.echo,
@@ -338,9 +338,38 @@ class DBConnector(ABC):
 
         Asked when a connection returns to the pool: behind a COMMIT there is nothing to roll back,
         and asking the server to do it is a round trip for nothing. ``None`` (the default) means
-        that the driver does not say, and the pool rolls back to be sure. It must do no I/O.
+        that the driver does not say, and the pool rolls back to be sure. Only what the server has
+        said may decide. It must do no I/O.
         """
         return None
+
+    async def ping(self, driver_connection: Any) -> None:
+        """
+        Make one round trip to the server, or raise what the driver raises.
+
+        Called, as ``settings.pool_pre_ping`` says, before a connection is used again. Without an
+        override the dialect's own ping is used, which may take several round trips.
+        """
+        raise NotImplementedError(f"connector {self.name!r} leaves the ping to its dialect")
+
+    def is_closed(self, driver_connection: Any) -> bool:
+        """
+        Return whether the driver has noticed that a connection is closed; asks nobody.
+
+        Called each time before a connection is used again. The default knows nothing.
+        """
+        return False
+
+    def abandon(self, driver_connection: Any) -> None:
+        """
+        Let go of a connection without a word to the server, and without the event loop.
+
+        Called in a forked child, whose parent goes on using the connection, and for connections
+        whose event loop does not run any more. Release the descriptor
+        (:func:`moorage.release_descriptor` does), neither await nor use the loop. What was
+        abandoned is kept, unused, until the process ends, so that no finalizer gets at it. The
+        default does nothing: the connection stays open as long as the process.
+        """
 
     def classify_error(
         self, error: BaseException, *, statement: str | None = None

@@ -1,9 +1,10 @@
 """
 The engine of one connector, with what moorage adds to every engine, whoever created it.
 
-Added are: one deadline around a whole connection attempt, errors that are ours and SQLAlchemy's
-at once, and a check of connections that have been idle. Listeners are attached to the engine
-that the connector returned, so that an override of ``create_engine`` cannot lose them.
+Added are: one deadline around a whole connection attempt and around each answer, errors that are
+ours and SQLAlchemy's at once, and a check of connections that have been idle. All of it is
+attached to the engine that the connector returned, so that an override of ``create_engine`` cannot
+lose it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolResetState
 
+from moorage.answers import LIMITS, limit_answers
+from moorage.connecting import ConnectGate
 from moorage.connector import DBConnector, TransactionLimits
 from moorage.errors import (
     CommitOutcomeUnknownError,
@@ -34,6 +37,7 @@ from moorage.errors import (
     StatementTimeoutError,
     blend,
 )
+from moorage.liveness import attach_liveness
 
 __all__ = [
     "READS_ONLY",
@@ -53,11 +57,9 @@ READS_ONLY = "moorage_reads_only"
 
 _LAST_STATEMENT = "moorage_last_statement"
 _STATEMENT_FAILED = "moorage_statement_failed"
-_LIMITS = "moorage_limits"
 _WROTE = "moorage_wrote"
 _COMMITTING = "moorage_committing"
-_OF_A_TRANSACTION = (_LAST_STATEMENT, _STATEMENT_FAILED, _LIMITS, _WROTE, _COMMITTING)
-_IDLE_SINCE = "moorage_idle_since"
+_OF_A_TRANSACTION = (_LAST_STATEMENT, _STATEMENT_FAILED, LIMITS, _WROTE, _COMMITTING)
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
 
@@ -81,8 +83,8 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     _attach_reset(sync_engine, connector)
     if _ends_idle_transactions(connector):
         _attach_idle_clock(sync_engine)
-    if connector.settings.pool_pre_ping == "idle":
-        _attach_idle_ping(sync_engine, connector)
+    attach_liveness(sync_engine, connector)
+    limit_answers(sync_engine, connector)
     return engine
 
 
@@ -103,6 +105,7 @@ def connector_of_dialect(dialect: Dialect) -> DBConnector | None:
 
 def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
     deadline = connector.settings.connect_timeout_seconds
+    gate = ConnectGate(connector.settings.pool_connects_at_once)
 
     async def prepare(dialect: Dialect, connection: Any, record: Any) -> None:
         driver_connection = dialect.get_driver_connection(connection)
@@ -115,7 +118,7 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
         dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]
     ) -> Any:
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(deadline), gate.passing():
                 connection = await util.greenlet_spawn(dialect.connect, *cargs, **cparams)
                 try:
                     await prepare(dialect, connection, record)
@@ -289,6 +292,8 @@ def _attach_reset(engine: Engine, connector: DBConnector) -> None:
         if not state.asyncio_safe or state.terminate_only:
             return
         driver_connection = record.driver_connection
+        if driver_connection is None:
+            return  # it was closed while it was in use
         is_open = connector.in_transaction(driver_connection)
         # What a driver knows comes with the server's answers, and an error may not tell it.
         if is_open is False and not record.info.pop(_STATEMENT_FAILED, False):
@@ -298,7 +303,7 @@ def _attach_reset(engine: Engine, connector: DBConnector) -> None:
         if connector.in_transaction(driver_connection):
             cursor = connection.cursor()
             try:
-                cursor.execute("ROLLBACK")
+                dialect.do_execute(cursor, "ROLLBACK", ())
             finally:
                 cursor.close()
 
@@ -347,7 +352,7 @@ def limit_transaction(
     connection: Connection, connector: DBConnector, limits: TransactionLimits
 ) -> None:
     """Put a unit's limits on the transaction that was just opened on ``connection``."""
-    _notes(connection)[_LIMITS] = limits
+    _notes(connection)[LIMITS] = limits
     connector.limit_transaction(connection, limits)
 
 
@@ -359,7 +364,7 @@ _LIMIT_OF: dict[type[DatabaseError], str] = {
 
 def _blame_unit_limit(error: DatabaseError, context: ExceptionContext) -> DatabaseError:
     """Name the limit of the unit of work, where it is that which was exceeded."""
-    limits = None if context.connection is None else _notes(context.connection).get(_LIMITS)
+    limits = None if context.connection is None else _notes(context.connection).get(LIMITS)
     for kind, name in _LIMIT_OF.items():
         seconds = getattr(limits, name, None)
         if isinstance(error, kind) and seconds is not None:
@@ -441,34 +446,3 @@ def _as_sqlalchemy(
     if issubclass(kind, DataError):
         return sa_exc.DataError(None, None, error)
     return sa_exc.OperationalError(None, None, error)
-
-
-def _attach_idle_ping(engine: Engine, connector: DBConnector) -> None:
-    """
-    Ping a connection at checkout if it idled for long, and replace it when it is dead.
-
-    SQLAlchemy's own pre-ping asks before every use, which on asyncpg is three round trips of six
-    for a one-row read. Connections die while idle (time-outs of proxies, restarts), not between
-    two uses in a row.
-    """
-    idle_limit = connector.settings.pool_ping_idle_seconds
-    deadline = connector.settings.connect_timeout_seconds
-
-    async def ping(connection: Any) -> None:
-        async with asyncio.timeout(deadline):
-            await util.greenlet_spawn(engine.dialect.do_ping, connection)
-
-    @event.listens_for(engine, "checkin")
-    def remember(connection: object, record: Any) -> None:
-        record.info[_IDLE_SINCE] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def check(connection: Any, record: Any, proxy: object) -> None:
-        idle_since = record.info.get(_IDLE_SINCE)
-        if idle_since is None or time.monotonic() - idle_since < idle_limit:
-            return
-        try:
-            util.await_only(ping(connection))
-        except (engine.dialect.loaded_dbapi.Error, OSError) as error:
-            # The pool's own word for "drop it and open another one".
-            raise sa_exc.DisconnectionError("the connection died while idle") from error

@@ -6,34 +6,67 @@ own pool hands it to anybody. Here every loop has a place of its own, closed wit
 forked child begins with none. Capacity is counted per loop.
 
 There is no public interface for classes of pools. What is overridden is what SQLAlchemy's own
-classes override, and nothing else is touched.
+classes override, nothing else is touched, and this module alone uses names of SQLAlchemy that
+begin with an underscore; a test pins them on both of its lines.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+import random
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
+from typing import Any, Protocol
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import util
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.util.concurrency import in_greenlet
 
+from moorage.connecting import FirstConnection
 from moorage.errors import DatabaseDisposedError, PoolExhaustedError, blend
+from moorage.holders import (
+    Holder,
+    stack_of_caller,
+    told,
+    warn_of_long,
+    warn_of_second,
+    work_name,
+)
 from moorage.settings import DatabaseSettings
+from moorage.shield import end_shielded
 
-__all__ = ["LoopPool"]
+__all__ = ["LoopPool", "PoolConnector"]
 
+_Task = asyncio.Task[Any]
+
+# Keys in `ConnectionPoolEntry.record_info`.
 _PLACE = "moorage_place"
-_SHOWN_HOLDERS = 5
+_LIFE_SECONDS = "moorage_life_seconds"
 _FIRST_PAUSE_SECONDS = 0.005
+# How long a connection may take to close before it is told to stop, and then to obey.
+_CLOSE_SECONDS = 5.0
+_GRACE_SECONDS = 1.0
+# Connections that were opened together grow old apart.
+_SHORTEST_LIFE = 0.75
+
+
+class PoolConnector(Protocol):
+    """What a pool has to know of the connector whose connections it keeps."""
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        """Return the settings, whose variables the pool's messages name."""
+
+    def abandon(self, driver_connection: Any) -> None:
+        """Let a connection go without a word to the server."""
 
 
 class LoopPool(Pool):
@@ -50,7 +83,8 @@ class LoopPool(Pool):
         max_overflow: Connections beyond these.
         timeout: Longest wait for one, in seconds.
         surplus_seconds: Idle time after which one beyond ``pool_size`` is closed.
-        pool_settings: Whose variables an error about exhaustion names.
+        hold_warning_seconds: Time after which a warning tells who holds one for so long; 0: never.
+        connector: Whose connections these are.
         **kwargs: Arguments of SQLAlchemy's ``Pool``.
     """
 
@@ -63,18 +97,22 @@ class LoopPool(Pool):
         max_overflow: int = 10,
         timeout: float = 30.0,
         surplus_seconds: float = 30.0,
-        pool_settings: DatabaseSettings | None = None,
+        hold_warning_seconds: float = 0.0,
+        connector: PoolConnector | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(creator, **kwargs)
         self._sizes = (pool_size, max_overflow)
         self._timeout = timeout
         self._surplus_seconds = surplus_seconds
-        self._settings = pool_settings
+        self._hold_warning_seconds = hold_warning_seconds
+        self._connector = connector
         self._places: dict[int, _Place] = {}  # by id of the loop, which a later one may have
-        self._left_to_the_parent: list[_Place] = []
         self._lock = threading.Lock()
-        self._first = _FirstConnection()
+        self._first = FirstConnection()
+        self._drain = _Drain()
+        self._timeouts = 0
+        _pools.add(self)
 
     def size(self) -> int:
         """Return how many connections a loop keeps open."""
@@ -86,11 +124,11 @@ class LoopPool(Pool):
 
     def checkedin(self) -> int:
         """Return how many open connections wait for work, in all loops of this process."""
-        return sum(len(place.idle) for place in self._own_places())
+        return sum(len(place.idle) for place in self._living_places())
 
     def checkedout(self) -> int:
         """Return how many connections are handed out, in all loops of this process."""
-        return sum(len(place.holders) for place in self._own_places())
+        return sum(len(place.holders) for place in self._living_places())
 
     def overflow(self) -> int:
         """Return how many connections more than :meth:`size` there are in this process."""
@@ -98,7 +136,11 @@ class LoopPool(Pool):
 
     def waiting(self) -> int:
         """Return how many wait for a connection, in all loops of this process."""
-        return sum(len(place.waiters) for place in self._own_places())
+        return sum(len(place.waiters) for place in self._living_places())
+
+    def timeouts(self) -> int:
+        """Return how often somebody waited for a connection in vain."""
+        return self._timeouts
 
     def status(self) -> str:
         """Describe the pool in a line, for logs."""
@@ -115,7 +157,8 @@ class LoopPool(Pool):
             max_overflow=self._sizes[1],
             timeout=self._timeout,
             surplus_seconds=self._surplus_seconds,
-            pool_settings=self._settings,
+            hold_warning_seconds=self._hold_warning_seconds,
+            connector=self._connector,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,
@@ -125,37 +168,101 @@ class LoopPool(Pool):
             dialect=self._dialect,
         )
         pool._first = self._first
+        pool._drain = self._drain
         return pool
+
+    async def drain(self, seconds: float) -> int:
+        """
+        Hand nothing out any more, and wait until everything has come back.
+
+        Who waits already is still served. What the calling task itself holds is not waited for.
+
+        Returns:
+            How many connections are in use when the time is over.
+        """
+        return await self._drain.wait(self._busy, seconds)
+
+    def cancel_holders(self) -> None:
+        """Cancel the tasks that hold a connection, but not the one that asks for it."""
+        me = asyncio.current_task()
+        for place in self._living_places():
+            with contextlib.suppress(RuntimeError):  # the loop was closed a moment ago
+                place.loop.call_soon_threadsafe(place.cancel_holders, me)
 
     def dispose(self) -> None:
         """
         Close what is idle, refuse who waits, and let what is in use be closed when it is returned.
 
-        Other loops close their own connections as soon as they can.
+        Once the pool has been drained, what is in use then is closed as well, unless the calling
+        task itself holds it. Other loops close their own connections; those of a loop that does
+        not run any more are let go.
         """
         here = _running_loop()
-        for place in self._own_places():
+        keep = asyncio.current_task() if here is not None else None
+        elsewhere: list[Future[None]] = []
+        for place in self._living_places():
             if place.loop is here and in_greenlet():
-                util.await_only(place.close())
-            elif not place.loop.is_closed():
+                util.await_only(place.close(keep))
+            elif place.loop.is_running():
                 with contextlib.suppress(RuntimeError):  # it was closed a moment ago
-                    asyncio.run_coroutine_threadsafe(place.close(), place.loop)
+                    closing = asyncio.run_coroutine_threadsafe(place.close(keep), place.loop)
+                    if place.loop is not here:
+                        elsewhere.append(closing)
+            else:
+                place.let_go()
+        if elsewhere and in_greenlet():
+            waiting = [asyncio.wrap_future(closing) for closing in elsewhere]
+            util.await_only(asyncio.wait(waiting, timeout=2 * _CLOSE_SECONDS))
+
+    def leave_to_parent(self) -> None:
+        """Let go, in a forked child, of the connections that the parent goes on using."""
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        places, self._places = self._places, {}
+        for place in places.values():
+            place.let_go()
+
+    def abandon(self, record: ConnectionPoolEntry) -> None:
+        """Let the connection of a record go without a word to the server."""
+        if (driver_connection := record.driver_connection) is not None:
+            self.abandon_driver_connection(driver_connection)
+        _let_go.append(record)
+
+    def abandon_driver_connection(self, driver_connection: Any) -> None:
+        """Let a connection of the driver go without a word to the server."""
+        _let_go.append(driver_connection)
+        if self._connector is not None:
+            with contextlib.suppress(Exception):  # it must not stop the others
+                self._connector.abandon(driver_connection)
 
     def _do_get(self) -> ConnectionPoolEntry:
-        place = self._place()
+        if self._drain.refusing:
+            raise _refusal("a connection was asked for after its database had been disposed")
+        loop = asyncio.get_running_loop()
+        place = self._places.get(id(loop))
+        if place is None or place.loop_or_none() is not loop:
+            place = self._new_place(loop)
+        task = asyncio.current_task()
+        if task in place.tasks:
+            warn_of_second(task)
         record = place.take()
         if record is None and not place.reserve():
             record = util.await_only(place.wait(self._timeout))
         if record is None:
             try:
-                record = self._open(place.loop)
+                record = self._open(loop)
             except BaseException:
                 place.release()
                 raise
-            info = record.record_info
-            assert info is not None
-            info[_PLACE] = place
-        place.holders[record] = (time.monotonic(), asyncio.current_task())
+            place.watch_over(record)
+        now = time.monotonic()
+        if now >= place.next_expiry:
+            place.age(now)
+        stack = stack_of_caller() if place.debug else ""
+        place.holders[record] = (now, task, work_name.get(), stack)
+        if task is not None:
+            place.tasks.add(task)
+        if place.hold_timer is None and self._hold_warning_seconds:
+            place.watch_holders(self._hold_warning_seconds)
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
@@ -181,71 +288,73 @@ class LoopPool(Pool):
             first.leave()
         return record
 
-    def _own_places(self) -> list[_Place]:
-        with self._lock:
-            return [place for place in self._places.values() if place.is_own()]
+    def _busy(self) -> int:
+        me = asyncio.current_task()
+        return sum(place.busy(me) for place in self._living_places())
 
-    def _place(self) -> _Place:
-        loop = asyncio.get_running_loop()
-        place = self._places.get(id(loop))
-        if place is not None and place.belongs_to(loop):
-            return place
+    def _living_places(self) -> list[_Place]:
+        """Return the places of loops that can still run, and let go of all others."""
         with self._lock:
-            for key, other in list(self._places.items()):
-                if other.pid != os.getpid():
-                    # Finalizers of its connections would speak to the parent's server.
-                    self._left_to_the_parent.append(self._places.pop(key))
-                elif not other.is_own():
-                    del self._places[key]
+            for key, place in list(self._places.items()):
+                loop = place.loop_or_none()
+                if loop is None or loop.is_closed():
+                    # Killed without a chance to close what it had.
+                    self._places.pop(key).let_go()
+            return list(self._places.values())
+
+    def _new_place(self, loop: asyncio.AbstractEventLoop) -> _Place:
+        self._living_places()
+        with self._lock:
             place = self._places[id(loop)] = _Place(self, loop)
         util.await_only(place.begin())
         return place
 
 
-class _FirstConnection:
-    """
-    Lets one loop alone open the first connection of an engine; the tasks of that loop all may.
-
-    With it SQLAlchemy sets up its dialect, once and under a lock that several loops cannot share:
-    they would wait for ever.
-    """
+class _Drain:
+    """Whether a pool refuses, and who waits for what is still in use; outlives ``recreate``."""
 
     def __init__(self) -> None:
-        self.is_there = False
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._busy = 0
+        self.refusing = False
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
-    def enter(self, loop: asyncio.AbstractEventLoop) -> bool:
-        with self._lock:
-            if not self.is_there and self._loop not in {None, loop}:
-                return False
-            self._loop = loop
-            self._busy += 1
-            return True
+    async def wait(self, busy: Callable[[], int], seconds: float) -> int:
+        self.refusing = True
+        returned = asyncio.Event()
+        self._waiter = (asyncio.get_running_loop(), returned)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while busy():
+                    await returned.wait()
+                    returned.clear()
+        return busy()
 
-    def leave(self) -> None:
-        with self._lock:
-            self._busy -= 1
-            if self._busy <= 0:
-                self._loop = None
+    def note_return(self) -> None:
+        if self._waiter is not None:
+            loop, returned = self._waiter
+            with contextlib.suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(returned.set)
 
 
 class _Place:
     """The connections of one pool in one loop; used by that loop alone."""
 
     def __init__(self, pool: LoopPool, loop: asyncio.AbstractEventLoop) -> None:
-        self._size = pool._sizes[0]
+        self._pool = pool
+        self._size = pool.size()
         self._capacity = pool.capacity()
         self._surplus_seconds = pool._surplus_seconds
-        self._settings = pool._settings
-        self._loop = weakref.ref(loop)
-        self.pid = os.getpid()
-        # Since when, and which task.
-        self.holders: dict[ConnectionPoolEntry, tuple[float, asyncio.Task[Any] | None]] = {}
+        self._drain = pool._drain
+        self.loop_or_none = weakref.ref(loop)
+        self.debug = loop.get_debug()
+        # What `Holder` is made of; a plain tuple takes a fifth of the time.
+        self.holders: dict[ConnectionPoolEntry, tuple[float, _Task | None, str | None, str]] = {}
+        self.tasks: set[_Task] = set()
         # Oldest first, each with the time of its return.
         self.idle: deque[tuple[float, ConnectionPoolEntry]] = deque()
         self.waiters: deque[asyncio.Future[ConnectionPoolEntry | None]] = deque()
+        self.next_expiry = math.inf
+        self.hold_timer: asyncio.TimerHandle | None = None
+        self._warned: set[ConnectionPoolEntry] = set()
         self._open = 0  # in use, idle, or being opened
         self._closed = False
         self._guardian: AsyncGenerator[None, None] | None = None
@@ -254,22 +363,14 @@ class _Place:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        loop = self._loop()
+        loop = self.loop_or_none()
         if loop is None:
             raise RuntimeError("the event loop of this place is gone")
         return loop
 
-    def belongs_to(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Return whether this is the place of a loop of this process."""
-        return self._loop() is loop and self.pid == os.getpid()
-
-    def is_own(self) -> bool:
-        """Return whether the place is of this process, and its loop still there."""
-        return self.pid == os.getpid() and self._loop() is not None
-
     def is_here(self) -> bool:
         """Return whether the loop of this place is running in this thread."""
-        return self._loop() is _running_loop()
+        return self.loop_or_none() is _running_loop()
 
     async def begin(self) -> None:
         """Let the loop close the place before it ends, as it does with generators."""
@@ -300,7 +401,9 @@ class _Place:
 
     def put(self, record: ConnectionPoolEntry) -> None:
         """Take a connection back, and give it to whoever waits first."""
-        self.holders.pop(record, None)
+        holder = self.holders.pop(record, None)
+        if holder is not None:
+            self.tasks.discard(holder[1])
         if record.dbapi_connection is None:
             self.release()
         elif self._closed:
@@ -313,6 +416,8 @@ class _Place:
             self.idle.append((time.monotonic(), record))
             if self._open > self._size:
                 self._trim()
+        if self._drain.refusing:
+            self._drain.note_return()
 
     async def wait(self, seconds: float) -> ConnectionPoolEntry | None:
         """Return a connection, or ``None`` for the room to open one, when it is this one's turn."""
@@ -354,57 +459,133 @@ class _Place:
             self._open -= 1
             self._close_soon(self.idle.popleft()[1])
 
-    async def close(self) -> None:
-        """Close what is idle, refuse who waits, and end the place."""
+    def watch_over(self, record: ConnectionPoolEntry) -> None:
+        """Remember whose a new connection is, and how old it may get."""
+        info = record.record_info
+        assert info is not None
+        info[_PLACE] = self
+        if self._pool._recycle > 0:
+            life = self._pool._recycle * random.uniform(_SHORTEST_LIFE, 1.0)
+            info[_LIFE_SECONDS] = life
+            self.next_expiry = min(self.next_expiry, time.monotonic() + life)
+
+    def age(self, now: float) -> None:
+        """Let those that are too old be replaced when they are used next."""
+        self.next_expiry = math.inf
+        for record in (*(record for _, record in self.idle), *self.holders):
+            info = record.record_info
+            assert info is not None
+            life: float = info.get(_LIFE_SECONDS, math.inf)
+            rest = life - (time.time() - record.last_connect_time)  # type: ignore[attr-defined]
+            if rest <= 0:
+                record.invalidate(soft=True)
+                rest = life
+            self.next_expiry = min(self.next_expiry, now + rest)
+
+    def watch_holders(self, limit: float) -> None:
+        """Warn, once, of each connection that is held for longer than ``limit`` seconds."""
+        self.hold_timer = None
+        self._warned.intersection_update(self.holders)
+        now, rest = time.monotonic(), math.inf
+        for record, holder in self.holders.items():
+            if record in self._warned:
+                continue
+            if now - holder[0] >= limit:
+                self._warned.add(record)
+                warn_of_long(Holder(*holder), self._variable("pool_hold_warning_seconds"))
+            else:
+                rest = min(rest, holder[0] + limit - now)
+        if rest < math.inf and not self._closed:
+            self.hold_timer = self.loop.call_later(rest, self.watch_holders, limit)
+
+    def busy(self, me: _Task | None) -> int:
+        """Return how many are in use or waited for by others than ``me``."""
+        held = sum(holder[1] is not me for holder in list(self.holders.values()))
+        return held + len(self.waiters)
+
+    def cancel_holders(self, me: _Task | None) -> None:
+        """Cancel the tasks that hold a connection, all but ``me``."""
+        for _, task, *_ in list(self.holders.values()):
+            if task is not None and task is not me and not task.done():
+                task.cancel("the database was disposed while this task held a connection")
+
+    async def close(self, keep: _Task | None = None) -> None:
+        """
+        Close what is idle, refuse who waits, and end the place.
+
+        Where the pool was drained, what others than ``keep`` still hold is closed as well.
+        """
         self._closed = True
         for turn in self.waiters:
             if not turn.done():
                 turn.set_exception(
-                    DatabaseDisposedError(
-                        "the database was disposed while this one waited for a connection",
-                        hint="dispose it where the application ends, after its work",
-                    )
+                    _refusal("the database was disposed while this one waited for a connection")
                 )
         self.waiters.clear()
+        if self._drain.refusing:
+            for record, holder in list(self.holders.items()):
+                if holder[1] is not keep or keep is None:
+                    self._close_soon(record, by_force=True)
         if self._guardian is not None:
             await self._guardian.aclose()
 
+    def let_go(self) -> None:
+        """Let everything go without a word to the server: the loop of this place will not run."""
+        self._closed = True
+        for record in (*(record for _, record in self.idle), *self.holders):
+            self._pool.abandon(record)
+        self.idle.clear()
+        self.holders.clear()
+        self.tasks.clear()
+        self.waiters.clear()
+        _let_go.append(self)  # its guardian and timers would speak to a loop that is gone
+
     async def _close_idle(self) -> None:
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self.hold_timer):
+            if timer is not None:
+                timer.cancel()
+        self.hold_timer = None
         while self.idle:
             self._open -= 1
-            await util.greenlet_spawn(self.idle.popleft()[1].close)
+            self._close_soon(self.idle.popleft()[1])
         if self._closing:
-            await asyncio.wait(self._closing)
+            await asyncio.wait(self._closing)  # each has a deadline of its own
 
-    def _close_soon(self, record: ConnectionPoolEntry) -> None:
-        closing = self.loop.create_task(_close(record))
+    def _close_soon(self, record: ConnectionPoolEntry, *, by_force: bool = False) -> None:
+        closing = self.loop.create_task(self._close(record, by_force))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
+    async def _close(self, record: ConnectionPoolEntry, by_force: bool) -> None:
+        close = record.invalidate if by_force else record.close
+        driver_connection = record.driver_connection
+        closing = asyncio.create_task(util.greenlet_spawn(close))
+        await end_shielded(closing, _CLOSE_SECONDS, _GRACE_SECONDS)
+        if not closing.done() and driver_connection is not None:
+            self._pool.abandon_driver_connection(driver_connection)
+
+    def _variable(self, field: str) -> str:
+        connector = self._pool._connector
+        settings = connector.settings if connector else DatabaseSettings.model_construct()
+        return settings.variable(field)
+
     def _exhausted(self, seconds: float) -> Exception:
-        now = time.monotonic()
-        holders = sorted(self.holders.values(), key=lambda holder: holder[0])
-        shown = [
-            f"for {now - since:.1f} s by {task.get_name() if task else 'no task'}"
-            for since, task in holders[:_SHOWN_HOLDERS]
-        ]
-        more = len(holders) - len(shown)
-        settings = self._settings or DatabaseSettings.model_construct()
-        names = (settings.variable("pool_size"), settings.variable("max_overflow"))
+        self._pool._timeouts += 1
+        names = (self._variable("pool_size"), self._variable("max_overflow"))
         error = PoolExhaustedError(
             f"all {self._capacity} connections of the pool ({names[0]} and {names[1]}) were in use"
-            f" for {seconds:g} s ({settings.variable('pool_timeout_seconds')}); held"
-            f" {', '.join(shown)}{f' and {more} more' if more > 0 else ''}",
+            f" for {seconds:g} s ({self._variable('pool_timeout_seconds')}); held"
+            f" {told(Holder(*holder) for holder in self.holders.values())}",
             hint="end sessions sooner, do nothing slow inside of them, or allow more connections",
         )
         return blend(error, sa_exc.TimeoutError(str(error)))
 
 
-async def _close(record: ConnectionPoolEntry) -> None:
-    await util.greenlet_spawn(record.close)
+def _refusal(sentence: str) -> DatabaseDisposedError:
+    return DatabaseDisposedError(
+        sentence, hint="dispose it where the application ends, after its work"
+    )
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -412,3 +593,15 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.leave_to_parent()
+
+
+_pools: weakref.WeakSet[LoopPool] = weakref.WeakSet()
+# Connections of loops that were killed, and of the parent process, are kept until this process
+# ends: the finalizers of drivers and transports complain, or would speak to the server.
+_let_go: list[Any] = []
+os.register_at_fork(after_in_child=_after_fork)

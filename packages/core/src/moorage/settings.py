@@ -116,14 +116,21 @@ class DatabaseSettings(BaseSettings):
     pool_shrink_seconds: Seconds = Field(
         30.0, description="Idle time after which a connection beyond the pool's size is closed."
     )
+    pool_hold_warning_seconds: Seconds = Field(
+        60.0, description="Time after which a log line tells who holds a connection; 0: never."
+    )
     pool_recycle_seconds: Annotated[int, Field(ge=1)] = Field(
-        1800, description="Age at which a connection is replaced before use."
+        1800,
+        description="Age at which a connection is replaced before use, or up to a quarter sooner.",
     )
     pool_pre_ping: PrePing = Field(
         "idle", description="Check a connection before use: after it idled, `always`, or `never`."
     )
     pool_ping_idle_seconds: Seconds = Field(
         30.0, description="Idle time after which `idle` checks."
+    )
+    pool_connects_at_once: Annotated[int, Field(ge=1)] = Field(
+        5, description="Connections that each event loop opens at the same time."
     )
 
     ssl_mode: SSLMode | None = Field(
@@ -142,6 +149,11 @@ class DatabaseSettings(BaseSettings):
     )
     statement_timeout_seconds: Seconds = Field(
         30.0, description="Longest run of one statement; 0: no limit."
+    )
+    answer_grace_seconds: Seconds = Field(
+        5.0,
+        description="How much later than that a server's answer may come before the connection is"
+        " given up; 0: it is waited for.",
     )
     lock_timeout_seconds: Seconds = Field(10.0, description="Longest wait for a lock; 0: no limit.")
     idle_in_transaction_timeout_seconds: Seconds = Field(
