@@ -47,6 +47,12 @@ class _DriverConnection(Connection):  # type: ignore[misc]  # aiomysql ships no 
         await super().rollback()
         self._is_told = True
 
+    def __del__(self) -> None:
+        # The driver's own would ask a loop that is gone to close the socket, and fail aloud; the
+        # socket's own finalizer closes it, and warns.
+        if not self._loop.is_closed():
+            super().__del__()
+
     def in_transaction(self) -> bool | None:
         if not self._is_told:
             return None
