@@ -40,6 +40,8 @@ class Proxy:
         self._links: set[asyncio.Task[None]] = set()
         self.happened = 0
         self.delay: asyncio.Event = asyncio.Event()
+        self.is_black_hole = False
+        """Whether everything is swallowed, in both directions, on old links and on new ones."""
 
     @property
     def port(self) -> int:
@@ -74,9 +76,11 @@ class Proxy:
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_connection(*self._target)
-        answers = asyncio.create_task(_pass_on(server, to_client))
+        answers = asyncio.create_task(self._pass_on(server, to_client))
         try:
             async for message in self._read(client):
+                if self.is_black_hole:
+                    continue
                 armed = self._armed
                 if armed is None or not _statement(message).startswith(armed.word):
                     to_server.write(message)
@@ -98,7 +102,7 @@ class Proxy:
                 if armed.fault == "delay":
                     continue
                 # What belongs to the statement and comes in messages of its own has to follow it.
-                rest = asyncio.create_task(_pass_on(client, to_server))
+                rest = asyncio.create_task(self._pass_on(client, to_server))
                 await server.read(1)  # the answer: by now it is done
                 rest.cancel()
                 await asyncio.wait({rest})
@@ -115,13 +119,13 @@ class Proxy:
             to_client.transport.abort()
             to_server.transport.abort()
 
-
-async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := await source.read(65536):
-            target.write(chunk)
-            await target.drain()
-        target.close()
+    async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await source.read(65536):
+                if not self.is_black_hole:
+                    target.write(chunk)
+                    await target.drain()
+            target.close()
 
 
 async def _read_postgres(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""A server that is killed under load and comes back: nobody hangs, and nobody is lied to."""
+"""Servers that go away under load and come back: nobody hangs, and nobody is lied to."""
 
 import asyncio
 from collections import Counter
@@ -8,15 +8,20 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from moorage import CommitOutcomeUnknownError, Database, DatabaseError, DatabaseSettings, run_unit
+from moorage import (
+    CommitOutcomeUnknownError,
+    Database,
+    DatabaseError,
+    DatabaseSettings,
+    run_unit,
+)
 from tests.chaos.conftest import no_open_transaction
 from tests.fix_backend import chosen_backends
+from tests.fix_scale import Scale
 from tests.matrix.schema import Account, create_tables
 from tests.servers import OwnServer, own_server
 
 SERVERS = [name for name in chosen_backends() if name != "sqlite"]
-TASKS = 8
-KILLS = 2
 
 pytestmark = pytest.mark.skipif(not SERVERS, reason="SQLite has no server")
 
@@ -44,7 +49,8 @@ def database_on(server: OwnServer) -> Database:
     )
 
 
-async def test_units_survive_a_killed_server(server: OwnServer) -> None:
+@pytest.mark.scaled
+async def test_units_survive_restarts(server: OwnServer, scale: Scale) -> None:
     """Units are run again until the server is back; each tells the truth about itself."""
     database = database_on(server)
     await create_tables(database)
@@ -80,12 +86,13 @@ async def test_units_survive_a_killed_server(server: OwnServer) -> None:
         async with progress:
             await progress.wait_for(lambda: Counter(ended.values())["committed"] >= target)
 
-    async with asyncio.timeout(100), asyncio.TaskGroup() as tasks:
-        for task in range(TASKS):
+    async with asyncio.timeout(scale(small=100, full=600)), asyncio.TaskGroup() as tasks:
+        for task in range(scale(small=8, full=32)):
             tasks.create_task(load(task))
-        for _ in range(KILLS):
+        for number in range(scale(small=2, full=20)):
             await committed(50)
-            await asyncio.to_thread(server.kill)
+            # Killed, or shut down in order with clients connected.
+            await asyncio.to_thread(server.stop if number % 2 else server.kill)
             await asyncio.to_thread(server.start)
         await committed(50)
         finished = True
@@ -98,4 +105,22 @@ async def test_units_survive_a_killed_server(server: OwnServer) -> None:
     certain = {name for name, ending in ended.items() if ending == "committed"}
     assert certain <= stored
     assert stored <= set(ended)
+    await database.dispose()
+
+
+async def test_a_server_that_starts_is_waited_for(
+    server: OwnServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting for a server that is down says what it waits for, and ends when it is there."""
+    database = database_on(server)
+    await database.ping()
+    await asyncio.to_thread(server.stop)
+    waiting = asyncio.create_task(database.wait_until_ready(90))
+    async with asyncio.timeout(90):
+        while not caplog.messages:
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        await asyncio.to_thread(server.start)
+        await waiting
+    assert f"waiting for the database: the database at {server.address.host}" in caplog.text
     await database.dispose()

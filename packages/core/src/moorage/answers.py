@@ -13,11 +13,12 @@ engine. SQLAlchemy has events around statements, and none around COMMIT and ROLL
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from moorage.connector import DBConnector
 
@@ -25,6 +26,8 @@ __all__ = ["LIMITS", "limit_answers"]
 
 # Key in `Connection.info`: the `TransactionLimits` of the unit of work that has the connection.
 LIMITS = "moorage_limits"
+# Key in `ConnectionPoolEntry.info`: the server did not answer in time.
+_SILENT = "moorage_silent"
 # Rows of one `executemany` that may take as long as one statement.
 _ROWS_PER_STATEMENT = 1000
 
@@ -49,6 +52,8 @@ def limit_answers(engine: Engine, connector: DBConnector) -> None:
             setattr(dialect, name, _statement_limited(getattr(dialect, name), limit))
         for name in ("do_commit", "do_rollback"):
             setattr(dialect, name, _end_limited(getattr(dialect, name), limit))
+        if dialect.has_terminate:
+            _attach_haste(engine)
     dialect.do_commit = _only_if_connected(dialect.do_commit)
     dialect.do_rollback = _unless_closed(dialect.do_rollback)
 
@@ -61,7 +66,8 @@ def _statement_limited(run: Callable[..., Any], limit: Callable[..., float]) -> 
         context = named.get("context", arguments[-1] if arguments else None)
         connection = getattr(context, "root_connection", None)
         statements = 1 + len(arguments[0]) // _ROWS_PER_STATEMENT if many and arguments else 1
-        return _within(limit(connection, statements), run, cursor, statement, *arguments, **named)
+        call = functools.partial(run, cursor, statement, *arguments, **named)
+        return _within(limit(connection, statements), call, connection)
 
     return limited
 
@@ -69,21 +75,22 @@ def _statement_limited(run: Callable[..., Any], limit: Callable[..., float]) -> 
 def _end_limited(run: Callable[..., Any], limit: Callable[..., float]) -> Callable[..., Any]:
     @functools.wraps(run)
     def limited(dbapi_connection: Any) -> Any:
-        return _within(limit(dbapi_connection), run, dbapi_connection)
+        call = functools.partial(run, dbapi_connection)
+        return _within(limit(dbapi_connection), call, dbapi_connection)
 
     return limited
 
 
-def _within(seconds: float, run: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def _within(seconds: float, call: Callable[[], Any], connection: Any) -> Any:
     """
-    Run what waits inside SQLAlchemy's greenlet, as ``asyncio.timeout`` does for coroutines.
+    Call what waits inside SQLAlchemy's greenlet, as ``asyncio.timeout`` does for coroutines.
 
     Raises:
         TimeoutError: The time was over first.
     """
     task = asyncio.current_task()
     if not seconds or task is None:
-        return run(*arguments, **named)
+        return call()
     is_over = False
 
     def end() -> None:
@@ -94,14 +101,26 @@ def _within(seconds: float, run: Callable[..., Any], *arguments: Any, **named: A
     cancelling = task.cancelling()
     timer = task.get_loop().call_later(seconds, end)
     try:
-        result = run(*arguments, **named)
+        return call()
     except asyncio.CancelledError as error:
-        if is_over and task.uncancel() <= cancelling:
-            raise TimeoutError(f"no answer from the server within {seconds:g} s") from error
-        raise
+        if not is_over or task.uncancel() > cancelling:
+            raise
+        with contextlib.suppress(AttributeError, NotImplementedError):
+            connection.info[_SILENT] = True
+        raise TimeoutError(f"no answer from the server within {seconds:g} s") from error
     finally:
         timer.cancel()
-    return result
+
+
+def _attach_haste(engine: Engine) -> None:
+    """Close a connection whose server does not answer without waiting for an answer to that."""
+
+    @event.listens_for(engine, "close")
+    def hasten(connection: Any, record: Any) -> None:
+        if record.info.pop(_SILENT, False):
+            # Outside of SQLAlchemy's greenlet nothing can be waited for, and a driver that is in
+            # the middle of its goodbye is ended by this.
+            asyncio.get_running_loop().call_soon(engine.dialect.do_terminate, connection)
 
 
 def _only_if_connected(commit: Callable[..., Any]) -> Callable[..., Any]:

@@ -253,7 +253,7 @@ class Database:
 
         New sessions and connections are refused at once. Those in use are waited for, up to
         ``drain_seconds``; then the tasks that hold them are cancelled, and what is open after that
-        is closed. It takes no more than some 20 seconds longer than ``drain_seconds``, whatever
+        is closed. It takes no more than some 15 seconds longer than ``drain_seconds``, whatever
         hangs. What the calling task itself holds is closed when it gives it back.
         """
         if self._end:

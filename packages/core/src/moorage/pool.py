@@ -52,7 +52,7 @@ _PLACE = "moorage_place"
 _LIFE_SECONDS = "moorage_life_seconds"
 _FIRST_PAUSE_SECONDS = 0.005
 # How long a connection may take to close before it is told to stop, and then to obey.
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 3.0
 _GRACE_SECONDS = 1.0
 # Connections that were opened together grow old apart.
 _SHORTEST_LIFE = 0.75
