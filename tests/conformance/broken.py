@@ -4,20 +4,29 @@ Connectors with one realistic fault each, and the checks of the suite that must 
 Each is a first-party connector that works, with one thing gone wrong.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from moorage import (
+    CheckViolationError,
+    ConnectionLostError,
+    Database,
+    DatabaseError,
     DBConnector,
     Diagnosis,
+    ExclusionViolationError,
     ForeignKeyViolationError,
     SerializationError,
+    StatementCancelledError,
     StatementSyntaxError,
+    StatementTimeoutError,
     UniqueViolationError,
 )
 from moorage.pool import LoopPool
@@ -52,6 +61,9 @@ class LogsInWithAsterisks(Broken, PostgresConnector):
     # Nothing that needs a connection works.
     noticed_by = CHECKS - {
         "test_building_does_no_input_or_output",
+        "test_hosts_are_tried_in_turn",
+        "test_reads_go_to_the_read_host",
+        "test_what_is_declared_is_checked",
         "test_a_wrong_password_is_refused",
         "test_an_absent_server_is_unavailable",
     }
@@ -74,7 +86,13 @@ class ShowsThePassword(Broken, PostgresConnector):
 class HasNoPool(Broken, SQLiteConnector):
     """Replaces the engine's arguments instead of extending them."""
 
-    noticed_by = frozenset({"test_a_dry_pool_says_so", "test_disposal_ends_everything"})
+    noticed_by = frozenset(
+        {
+            "test_a_dry_pool_says_so",
+            "test_disposal_ends_everything",
+            "test_disposal_waits_for_what_is_in_use",
+        }
+    )
 
     def get_engine_args(self) -> dict[str, Any]:
         arguments = super().get_engine_args()
@@ -92,7 +110,12 @@ class _Undying(LoopPool):
 class ClosesNothing(Broken, SQLiteConnector):
     """Keeps connections open when its engine is disposed."""
 
-    noticed_by = frozenset({"test_disposal_ends_everything"})
+    noticed_by = frozenset(
+        {
+            "test_disposal_ends_everything",
+            "test_disposal_without_patience_closes_what_comes_back",
+        }
+    )
 
     def get_engine_args(self) -> dict[str, Any]:
         return {**super().get_engine_args(), "poolclass": _Undying}
@@ -105,7 +128,9 @@ class LosesCommits(Broken, SQLiteConnector):
         {
             "test_a_savepoint_undoes_a_part",
             "test_a_unit_commits",
+            "test_a_long_statement_is_ended",
             "test_concurrent_units_lose_no_update",
+            "test_disposal_waits_for_what_is_in_use",
             "test_waiting_for_a_lock_blocks_nobody",
             "test_rows_are_streamed",
             "test_values_come_back_as_they_went",
@@ -158,7 +183,13 @@ class IgnoresIsolation(Broken, PostgresConnector):
     """Declares levels and does not set them."""
 
     backend = "postgres"
-    noticed_by = frozenset({"test_isolation_levels_are_set"})
+    noticed_by = frozenset(
+        {
+            "test_a_collision_is_named",
+            "test_a_deferrable_unit_only_reads",
+            "test_isolation_levels_are_set",
+        }
+    )
 
     def create_engine(self) -> AsyncEngine:
         engine = super().create_engine()
@@ -233,10 +264,14 @@ class FailsWhileJudging(Broken, SQLiteConnector):
 
     noticed_by = frozenset(
         {
+            "test_a_collision_is_named",
+            "test_a_long_statement_is_ended",
             "test_a_read_only_unit_refuses_writes",
             "test_cancellation_anywhere_leaves_nothing",
             "test_errors_are_classified",
             "test_failures_are_errors_of_both_trees",
+            "test_limits_of_a_unit_end_with_it",
+            "test_there_is_one_writer_at_a_time",
             "test_waiting_for_a_lock_has_an_end",
         }
     )
@@ -267,7 +302,11 @@ class TakesAbsenceForSyntax(Broken, PostgresConnector):
 
     backend = "postgres"
     noticed_by = frozenset(
-        {"test_a_wrong_password_is_refused", "test_an_absent_server_is_unavailable"}
+        {
+            "test_a_missing_database_is_named",
+            "test_a_wrong_password_is_refused",
+            "test_an_absent_server_is_unavailable",
+        }
     )
 
     def classify_error(
@@ -287,6 +326,223 @@ class SpoilsJSON(Broken, SQLiteConnector):
         return {**super().get_engine_args(), "json_serializer": lambda value: '{"a": 1}'}
 
 
+class SwallowsRollbacks(Broken, PostgresConnector):
+    """Takes a transaction that failed for one that is over."""
+
+    backend = "postgres"
+    # The next user of the connection goes on in a transaction of somebody else.
+    noticed_by = frozenset(
+        {
+            "test_a_long_statement_is_ended",
+            "test_a_read_only_unit_refuses_writes",
+            "test_a_session_that_is_closed_rolls_back",
+            "test_an_exception_rolls_back",
+            "test_errors_are_classified",
+            "test_failures_are_errors_of_both_trees",
+            "test_limits_of_a_unit_end_with_it",
+            "test_schema_changes_are_undone",
+        }
+    )
+
+    def create_engine(self) -> AsyncEngine:
+        engine = super().create_engine()
+        dialect: Any = engine.sync_engine.dialect
+        dialect.do_rollback = lambda connection: None
+        return engine
+
+
+class SwallowsCancellation(Broken, SQLiteConnector):
+    """Sends a statement again when its task is cancelled, as after any other interruption."""
+
+    noticed_by = frozenset({"test_cancellation_anywhere_leaves_nothing"})
+
+    def create_engine(self) -> AsyncEngine:
+        engine = super().create_engine()
+        dialect: Any = engine.sync_engine.dialect
+        execute = dialect.do_execute
+
+        def insist(*arguments: Any) -> None:
+            try:
+                execute(*arguments)
+            except asyncio.CancelledError:
+                execute(*arguments)
+
+        dialect.do_execute = insist
+        return engine
+
+
+class ForgetsDeferrable(Broken, PostgresConnector):
+    """Knows two kinds of access, and declares three."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_a_deferrable_unit_only_reads"})
+
+    def get_execution_options(self, access: Any) -> Mapping[str, Any]:
+        return {"postgresql_readonly": True} if access == "read only" else {}
+
+
+class KeepsLimits(Broken, SQLiteConnector):
+    """Gives a connection back with the limits of the unit that had it."""
+
+    noticed_by = frozenset({"test_limits_of_a_unit_end_with_it"})
+
+    def _restore_limits(self, *arguments: Any) -> None:
+        """Restore nothing."""
+
+
+class PromisesLimits(Broken, SQLiteConnector):
+    """Declares limits of units, and inherits the method that has none."""
+
+    noticed_by = frozenset(
+        {"test_what_is_declared_is_checked", "test_limits_of_a_unit_end_with_it"}
+    )
+    limit_transaction = DBConnector.limit_transaction
+
+
+class TakesCollisionsForErrors(Broken, PostgresConnector):
+    """Does not know the code of a collision, though it declares it."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_a_collision_is_named"})
+
+    def classify_error(
+        self, error: BaseException, *, statement: str | None = None
+    ) -> Diagnosis | None:
+        diagnosis = super().classify_error(error, statement=statement)
+        if diagnosis is not None and diagnosis.kind is SerializationError:
+            return self.diagnose(DatabaseError, str(error), diagnosis.code)
+        return diagnosis
+
+
+class ClaimsOneWriter(Broken, PostgresConnector):
+    """Declares that one transaction writes at a time, where several do."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_there_is_one_writer_at_a_time"})
+    capabilities = replace(PostgresConnector.capabilities, single_writer=True)
+
+
+class LeavesIdleTransactions(Broken, PostgresConnector):
+    """Declares that idle transactions are ended, and does not ask the server for it."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_an_idle_transaction_is_ended"})
+
+    def get_engine_args(self) -> dict[str, Any]:
+        arguments = super().get_engine_args()
+        arguments["connect_args"]["server_settings"].pop("idle_in_transaction_session_timeout")
+        return arguments
+
+
+class MisjudgesItsOwn(Broken, PostgresConnector):
+    """Has an error that only its backend knows, and takes it for another one."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_own_provocations_are_classified"})
+
+    @staticmethod
+    async def overlap(database: Database) -> None:
+        """Store two ranges that overlap."""
+        async with database.unit_of_work() as session:
+            await session.execute(
+                text("CREATE TABLE stay (during int4range, EXCLUDE USING gist (during WITH &&))")
+            )
+            for _ in range(2):
+                await session.execute(text("INSERT INTO stay VALUES (int4range(1, 5))"))
+
+    provocations: ClassVar[Mapping[Any, Any]] = {ExclusionViolationError: overlap}
+
+    def classify_error(
+        self, error: BaseException, *, statement: str | None = None
+    ) -> Diagnosis | None:
+        diagnosis = super().classify_error(error, statement=statement)
+        if diagnosis is not None and diagnosis.kind is ExclusionViolationError:
+            return self.diagnose(CheckViolationError, str(error), diagnosis.code)
+        return diagnosis
+
+
+class TakesTimeOutsForRequests(Broken, SQLiteConnector):
+    """Says of a statement whose time was over that somebody had ended it."""
+
+    noticed_by = frozenset({"test_a_long_statement_is_ended"})
+
+    def classify_error(
+        self, error: BaseException, *, statement: str | None = None
+    ) -> Diagnosis | None:
+        diagnosis = super().classify_error(error, statement=statement)
+        if diagnosis is not None and diagnosis.kind is StatementTimeoutError:
+            return self.diagnose(StatementCancelledError, str(error), diagnosis.code)
+        return diagnosis
+
+
+class TakesLossForAnError(Broken, PostgresConnector):
+    """Says of a connection that was lost that a statement failed."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_a_lost_connection_is_named", "test_an_idle_transaction_is_ended"})
+
+    def classify_error(
+        self, error: BaseException, *, statement: str | None = None
+    ) -> Diagnosis | None:
+        diagnosis = super().classify_error(error, statement=statement)
+        if diagnosis is not None and diagnosis.kind is ConnectionLostError:
+            return self.diagnose(DatabaseError, str(error), diagnosis.code)
+        return diagnosis
+
+
+class ClaimsSeveralHosts(Broken, PostgresConnector):
+    """Takes a list of hosts, and looks at the first one."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_hosts_are_tried_in_turn"})
+    capabilities = replace(PostgresConnector.capabilities, several_hosts=True)
+
+
+class ClaimsReadHosts(Broken, PostgresConnector):
+    """Takes a host for reads, and asks the other one."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_reads_go_to_the_read_host"})
+    capabilities = replace(PostgresConnector.capabilities, read_hosts=True)
+
+
+class StreamsOnePage(Broken, SQLiteConnector):
+    """Hands out the first rows of a result, and calls it the whole."""
+
+    noticed_by = frozenset({"test_rows_are_streamed"})
+
+    def create_engine(self) -> AsyncEngine:
+        engine = super().create_engine()
+
+        @event.listens_for(engine.sync_engine, "before_cursor_execute", retval=True)
+        def cut(
+            connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+        ) -> tuple[str, Any]:
+            options = getattr(context, "execution_options", {})
+            page = options.get("yield_per")
+            return (f"{statement} LIMIT {page}" if page else statement), parameters
+
+        return engine
+
+
+class KeepsDatabases(Broken, SQLiteConnector):
+    """Does nothing when it should drop a database."""
+
+    noticed_by = frozenset({"test_databases_come_and_go"})
+
+    async def drop_database(self) -> None:
+        """Drop nothing."""
+
+
+class CopiesNothing(Broken, SQLiteConnector):
+    """Creates an empty database where a copy was asked for."""
+
+    noticed_by = frozenset({"test_databases_are_copied"})
+
+    async def create_database(self, *, template: str | None = None) -> None:
+        await super().create_database()
+
+
 class LocksForATransaction(Broken, PostgresConnector):
     """Takes a lock for migrations that ends with the first transaction."""
 
@@ -294,17 +550,18 @@ class LocksForATransaction(Broken, PostgresConnector):
     noticed_by = frozenset({"test_one_at_a_time_migrates"})
 
     async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
-        statement = text("SELECT pg_try_advisory_xact_lock(1)")
-        return bool(await connection.scalar(statement))
+        async with connection.begin():
+            return bool(await connection.scalar(text("SELECT pg_try_advisory_xact_lock(1)")))
 
 
-class CopiesNothing(Broken, SQLiteConnector):
-    """Creates an empty database where a copy was asked for."""
+class LeaksAConnection(Broken, SQLiteConnector):
+    """Looks something up on a connection of its own, and does not give it back."""
 
-    noticed_by = frozenset({"test_databases_come_and_go"})
+    noticed_by = frozenset({"test_one_at_a_time_migrates"})
 
-    async def create_database(self, *, template: str | None = None) -> None:
-        await super().create_database()
+    async def unlock_migrations(self, connection: AsyncConnection) -> None:
+        await super().unlock_migrations(connection)
+        self.kept = await connection.engine.connect()
 
 
 BROKEN: list[type[Any]] = [

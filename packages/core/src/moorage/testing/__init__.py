@@ -16,6 +16,11 @@ if find_spec("pytest") is None or find_spec("pytest_asyncio") is None:
         hint="pip install 'moorage[testing]'",
     )
 
+import pytest
+
+# What an assertion of the suite compared is shown to whoever writes a connector.
+pytest.register_assert_rewrite("moorage.testing.checks", "moorage.testing.suite")
+
 from moorage.testing.stepper import Stepper
 from moorage.testing.suite import ConnectorSuite
 

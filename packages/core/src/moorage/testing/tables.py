@@ -1,4 +1,4 @@
-"""The tables that the suite makes in the database it is given, and drops again."""
+"""The tables that the suite makes in the database it is given, and what is asked of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,25 @@ from sqlalchemy import (
     Numeric,
     String,
     Uuid,
+    func,
+    select,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
-__all__ = ["VALUES", "Item", "Owner", "create", "drop"]
+from moorage.database import Database
+
+__all__ = [
+    "VALUES",
+    "Item",
+    "Owner",
+    "drop_tables",
+    "has_owner",
+    "make_tables",
+    "names",
+    "owners",
+]
 
 
 class Base(DeclarativeBase):
@@ -62,11 +75,34 @@ VALUES: dict[str, tuple[TypeEngine[Any], Any]] = {
 """What must come back as it went in: a type, and a value that is easily spoilt."""
 
 
-async def create(connection: AsyncConnection) -> None:
-    """Make the tables."""
-    await connection.run_sync(Base.metadata.create_all)
+async def make_tables(database: Database, *owners: str) -> None:
+    """Make the tables, empty but for owners with the numbers 1, 2, …."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+    async with database.unit_of_work() as session:
+        session.add_all(Owner(id=number, name=name) for number, name in enumerate(owners, 1))
 
 
-async def drop(connection: AsyncConnection) -> None:
+async def drop_tables(database: Database) -> None:
     """Drop the tables."""
-    await connection.run_sync(Base.metadata.drop_all)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+
+
+async def owners(session: AsyncSession) -> list[Owner]:
+    """Return all owners in order."""
+    return list(await session.scalars(select(Owner).order_by(Owner.id)))
+
+
+async def names(database: Database) -> list[str]:
+    """Return the names of all owners, as a session of its own sees them."""
+    async with database.session() as session:
+        return [owner.name for owner in await owners(session)]
+
+
+async def has_owner(database: Database, number: int) -> bool:
+    """Return whether a session of its own sees an owner."""
+    async with database.session() as session:
+        count = select(func.count()).select_from(Owner).where(Owner.id == number)
+        return bool((await session.execute(count)).scalar_one())

@@ -1,0 +1,158 @@
+"""Checks of what a connector computes before there is a connection, and of the engine's end."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import event, select
+
+from moorage.abilities import ManagesStorage
+from moorage.connector import DBConnector
+from moorage.database import Database
+from moorage.errors import (
+    DatabaseDisposedError,
+    PoolExhaustedError,
+)
+from moorage.registry import get_connector
+from moorage.settings import DatabaseSettings
+from moorage.testing.check import PATIENCE_SECONDS, check, checks_of
+from moorage.testing.tables import Owner, names
+
+__all__ = ["BuildingChecks"]
+
+
+class BuildingChecks:
+    """URL, arguments, declarations; and the life of the engine that is made of them."""
+
+    expected_failures: ClassVar[Mapping[str, str]]
+
+    @check("get_url and get_engine_args: they are called before any loop runs, and only compute")
+    async def test_building_does_no_input_or_output(self, settings: DatabaseSettings) -> None:
+        """Building a connector, its URL and its arguments opens nothing."""
+        with _watch_connects() as connects:
+            connector = get_connector(settings)
+            connector.get_url()
+            connector.get_engine_args()
+        assert connects == []
+
+    @check(
+        "build_url: it hands the password over in the clear, to SQLAlchemy and nobody else",
+        capability="networked",
+    )
+    async def test_the_password_is_used_and_not_shown(self, settings: DatabaseSettings) -> None:
+        """The driver gets the real password, and nothing that can be printed has it."""
+        secret = "s3cret-and-long"  # noqa: S105
+        connector = get_connector(settings.model_copy(update={"password": SecretStr(secret)}))
+        assert connector.get_url().password == secret
+        database = Database(connector=connector)
+        shown = f"{database!r} {database.engine!r} {connector!r} {connector.get_url()!r}"
+        assert secret not in shown
+        await database.dispose()
+
+    @check("Capabilities: declare what the connector implements, and nothing that fails")
+    async def test_what_is_declared_is_checked(self, settings: DatabaseSettings) -> None:
+        """Whatever is declared has what it needs in the class, and a check that must pass."""
+        connector = get_connector(settings)
+        can = connector.capabilities
+        overridden = type(connector).limit_transaction is not DBConnector.limit_transaction
+        assert overridden or not can.transaction_limits, (
+            "Capabilities.transaction_limits needs limit_transaction"
+        )
+        assert isinstance(connector, ManagesStorage) or not can.template_databases, (
+            "Capabilities.template_databases needs the methods of ManagesStorage"
+        )
+        assert can.read_only_transactions or not can.deferrable_transactions, (
+            "Capabilities.deferrable_transactions needs read_only_transactions"
+        )
+        declared = {name for name, value in dataclasses.asdict(can).items() if value}
+        excused = sorted(
+            name
+            for name, about in checks_of(type(self)).items()
+            if name in self.expected_failures and about.capability in declared
+        )
+        assert not excused, f"declared, and expected to fail: {excused}"
+
+    @check("create_engine: return the engine of super(), and add listeners to that")
+    async def test_disposal_ends_everything(self, database: Database) -> None:
+        """A disposed database has no connection left, and refuses to open one."""
+        closed = _closed_connections(database)
+        idle = database.pool_statistics().idle
+        await database.dispose()
+        assert len(closed) == idle > 0
+        with pytest.raises(DatabaseDisposedError):
+            await database.ping()
+
+    @check("get_engine_args: extend the result of super(), whose pool knows what is in use")
+    async def test_disposal_waits_for_what_is_in_use(
+        self, database: Database, settings: DatabaseSettings
+    ) -> None:
+        """Disposal lets a unit that has begun commit, and refuses new ones meanwhile."""
+        async with database.unit_of_work() as session:
+            session.add(Owner(id=3, name="eve"))
+            await session.flush()
+            disposal = asyncio.create_task(database.dispose(drain_seconds=PATIENCE_SECONDS))
+            for _ in range(20):  # what does not wait at all is done by then
+                await asyncio.sleep(0)
+            assert not disposal.done(), "it did not wait"
+            with pytest.raises(DatabaseDisposedError):
+                await database.ping()
+        await disposal
+        async with Database(settings) as again:
+            assert await names(again) == ["ada", "bob", "eve"]
+
+    @check("create_engine: return the engine of super(); its pool closes what comes back late")
+    async def test_disposal_without_patience_closes_what_comes_back(
+        self, database: Database
+    ) -> None:
+        """Disposal that does not wait leaves a connection to its user, and closes it afterwards."""
+        closed = _closed_connections(database)
+        async with database.engine.connect() as connection:
+            await database.dispose(drain_seconds=0)
+            assert await connection.scalar(select(Owner.name).where(Owner.id == 1)) == "ada"
+            before = len(closed)
+        assert len(closed) == before + 1
+
+    @check("get_engine_args: extend the result of super(), which has the pool")
+    async def test_a_dry_pool_says_so(self, settings: DatabaseSettings) -> None:
+        """Running out of connections is moorage's own error, within its deadline."""
+        small = settings.model_copy(
+            update={"pool_size": 1, "max_overflow": 0, "pool_timeout_seconds": 0.05}
+        )
+        async with Database(small) as database, database.engine.connect():
+            with pytest.raises(PoolExhaustedError):
+                await database.ping()
+
+
+def _closed_connections(database: Database) -> list[object]:
+    closed: list[object] = []
+    event.listen(database.engine.sync_engine, "close", lambda connection, _: closed.append(1))
+    return closed
+
+
+_watchers: list[list[str]] = []
+_installed: list[Callable[[str, Any], None]] = []
+
+
+def _audit(event: str, arguments: object) -> None:
+    if _watchers and event.endswith(".connect"):
+        _watchers[-1].append(event)
+
+
+@contextmanager
+def _watch_connects() -> Iterator[list[str]]:
+    """Collect what Python's auditing calls connecting: of sockets, and of databases in files."""
+    if _audit not in _installed:
+        sys.addaudithook(_audit)  # for the rest of the process; it does nothing outside of here
+        _installed.append(_audit)
+    _watchers.append([])
+    try:
+        yield _watchers[-1]
+    finally:
+        _watchers.pop()

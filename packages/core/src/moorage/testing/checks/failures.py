@@ -1,0 +1,192 @@
+"""Checks of what is raised: by statements, by connecting, and when the way to a server breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.orm import aliased
+
+from moorage.database import Database
+from moorage.errors import (
+    AuthenticationError,
+    CheckViolationError,
+    ConnectionLostError,
+    DatabaseError,
+    DatabaseMissingError,
+    DatabaseUnavailableError,
+    DataError,
+    ForeignKeyViolationError,
+    NotNullViolationError,
+    StatementSyntaxError,
+    StatementTimeoutError,
+    UndefinedObjectError,
+    UniqueViolationError,
+)
+from moorage.settings import DatabaseSettings
+from moorage.testing.check import check
+from moorage.testing.relay import Relay
+from moorage.testing.tables import Item, Owner, names
+from moorage.tls import effective_ssl_mode
+
+__all__ = ["FailureChecks"]
+
+_NOBODY_LISTENS = 1
+
+_STATEMENTS: dict[type[DatabaseError], Any] = {
+    UniqueViolationError: insert(Owner).values(id=3, name="ada", balance=0),
+    ForeignKeyViolationError: insert(Item).values(id=1, owner_id=99),
+    NotNullViolationError: text(
+        "INSERT INTO moorage_owner (id, name, balance) VALUES (3, NULL, 0)"
+    ),
+    CheckViolationError: update(Owner).values(balance=-5000),
+    DataError: update(Owner).values(balance=2**70),
+    UndefinedObjectError: text("SELECT * FROM moorage_nowhere"),
+    StatementSyntaxError: text("SELEC 1"),
+}
+
+
+class FailureChecks:
+    """Errors are moorage's and SQLAlchemy's at once, and of the class that was declared."""
+
+    provocations: ClassVar[Mapping[type[DatabaseError], Callable[[Database], Awaitable[object]]]]
+
+    @check("classify_error, and what SQLAlchemy raises for a failing statement of this dialect")
+    async def test_failures_are_errors_of_both_trees(self, database: Database) -> None:
+        """Whatever fails is moorage's error and SQLAlchemy's at once."""
+        for statement in ("SELECT * FROM moorage_nowhere", "SELEC 1"):
+            with pytest.raises(DatabaseError) as caught:
+                async with database.session() as session:
+                    await session.execute(text(statement))
+            assert isinstance(caught.value, sa_exc.SQLAlchemyError)
+
+    @check("classify_error: the code of this error; or declare less in Capabilities.errors")
+    @pytest.mark.parametrize("kind", _STATEMENTS, ids=lambda kind: kind.__name__)
+    async def test_errors_are_classified(
+        self, database: Database, kind: type[DatabaseError]
+    ) -> None:
+        """Each error that the connector declares is raised as its class, and stores nothing."""
+        with pytest.raises(kind):
+            async with database.unit_of_work() as session:
+                await session.execute(delete(Item))
+                await session.execute(_STATEMENTS[kind])
+        assert await names(database) == ["ada", "bob"]
+
+    @check("classify_error: what `provocations` brings about must be raised as its class")
+    async def test_own_provocations_are_classified(self, database: Database) -> None:
+        """What the author knows to bring about is raised as the class that it is listed under."""
+        if not self.provocations:
+            pytest.skip("the suite has no provocations of its own")
+        for kind, provoke in self.provocations.items():
+            with pytest.raises(kind):
+                await provoke(database)
+
+    @check("statement_timeout_seconds: who enforces it?", error=StatementTimeoutError)
+    async def test_a_long_statement_is_ended(
+        self, database: Database, settings: DatabaseSettings
+    ) -> None:
+        """A statement that runs for too long is ended, and its connection can be used again."""
+        async with database.unit_of_work() as session:
+            rows = [{"id": n, "name": f"n{n}", "balance": n} for n in range(10, 70)]
+            await session.execute(insert(Owner), rows)
+        hasty = settings.model_copy(update={"statement_timeout_seconds": 0.5})
+        several = [aliased(Owner) for _ in range(8)]
+        for_years = select(func.count()).where(
+            *(one.balance >= -other.balance for one, other in pairwise(several))
+        )
+        async with Database(hasty) as other:
+            with pytest.raises(StatementTimeoutError):
+                async with other.session() as session:
+                    await session.execute(for_years)
+            await other.ping()
+
+    @check(
+        "connecting: what the driver raises there must be an OSError or be classified",
+        capability="networked",
+    )
+    async def test_an_absent_server_is_unavailable(self, settings: DatabaseSettings) -> None:
+        """A port on which nobody listens is a DatabaseUnavailableError, within the deadline."""
+        nowhere = settings.model_copy(update={"port": _NOBODY_LISTENS})
+        async with Database(nowhere) as database:
+            with pytest.raises(DatabaseUnavailableError):
+                await database.ping()
+
+    @check(
+        "classify_error while connecting: the code of a refused login",
+        capability="networked",
+        error=AuthenticationError,
+    )
+    async def test_a_wrong_password_is_refused(self, settings: DatabaseSettings) -> None:
+        """A wrong password is an AuthenticationError, which is not worth trying again."""
+        wrong = settings.model_copy(update={"password": SecretStr("certainly wrong")})
+        async with Database(wrong) as database:
+            with pytest.raises(AuthenticationError) as caught:
+                await database.ping()
+            assert not caught.value.is_transient
+
+    @check(
+        "classify_error while connecting: the code of a database that is not there",
+        capability="networked",
+        error=DatabaseMissingError,
+    )
+    async def test_a_missing_database_is_named(self, settings: DatabaseSettings) -> None:
+        """A database that is not on the server is a DatabaseMissingError, which names it."""
+        absent = settings.replaced("the suite", name="moorage_nowhere")
+        async with Database(absent) as database:
+            with pytest.raises(DatabaseMissingError, match="moorage_nowhere"):
+                await database.ping()
+
+    @check(
+        "classify_error: what the driver raises on a connection whose link broke",
+        capability="networked",
+        error=ConnectionLostError,
+    )
+    async def test_a_lost_connection_is_named(self, settings: DatabaseSettings) -> None:
+        """A link that is cut is a ConnectionLostError, and the next session has a new one."""
+        place = settings.hosts[0]
+        port = place.port or Database(settings).connector.default_port
+        if place.is_socket or port is None:
+            pytest.skip("the settings name no host and port, between which a link could be cut")
+        mode = effective_ssl_mode(settings)
+        async with Relay(place.host, port) as relay:
+            through = {
+                "host": "127.0.0.1",
+                "port": relay.port,
+                "ssl_mode": "require" if mode.startswith("verify") else mode,
+            }
+            async with Database(settings.model_copy(update=through)) as database:
+                async with database.session() as session:
+                    await session.execute(select(1))
+                    relay.cut()
+                    with pytest.raises(ConnectionLostError):
+                        await session.execute(select(1))
+                await database.ping()
+
+    @check(
+        "Capabilities.several_hosts: is a host that does not answer passed over?",
+        capability="several_hosts",
+    )
+    async def test_hosts_are_tried_in_turn(self, settings: DatabaseSettings) -> None:
+        """Where the first of several hosts is absent, the next one is connected to."""
+        place = settings.hosts[0]
+        hosts = f"{place.host}:{_NOBODY_LISTENS},{settings.host}"
+        async with Database(settings.model_copy(update={"host": hosts})) as database:
+            await database.ping()
+
+    @check(
+        "Capabilities.read_hosts: do read sessions go where `read_host` says?",
+        capability="read_hosts",
+    )
+    async def test_reads_go_to_the_read_host(self, settings: DatabaseSettings) -> None:
+        """A read session needs the host for reads, and no other session does."""
+        absent = f"{settings.hosts[0].host}:{_NOBODY_LISTENS}"
+        async with Database(settings.model_copy(update={"read_host": absent})) as database:
+            await database.ping()
+            with pytest.raises(DatabaseUnavailableError):
+                async with database.read_session() as session:
+                    await session.execute(select(1))

@@ -1,0 +1,55 @@
+"""Checks of what goes in and comes out: values of each type, and rows in streams."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Column, MetaData, Table, insert, select
+
+from moorage.database import Database
+from moorage.testing.check import check
+from moorage.testing.tables import VALUES, Owner
+
+__all__ = ["ValueChecks"]
+
+
+class ValueChecks:
+    """Values that are easily spoilt, and many rows."""
+
+    @check("the dialect's types, and the session's time zone and character set")
+    @pytest.mark.parametrize("kind", VALUES)
+    async def test_values_come_back_as_they_went(self, database: Database, kind: str) -> None:
+        """A value that is stored is read back equal, by another connection."""
+        type_, value = VALUES[kind]
+        table = Table("moorage_value", MetaData(), Column("value", type_))
+        async with database.engine.begin() as connection:
+            await connection.run_sync(lambda below: table.drop(below, checkfirst=True))
+            await connection.run_sync(table.create)
+        try:
+            async with database.unit_of_work() as session:
+                await session.execute(insert(table).values(value=value))
+            async with database.session() as session:
+                found = (await session.execute(select(table.c.value))).scalar_one()
+        finally:
+            async with database.engine.begin() as connection:
+                await connection.run_sync(table.drop)
+        if kind == "aware datetime" and found.tzinfo is None:
+            found = found.replace(tzinfo=value.tzinfo)  # the column type forgets it: UTC is read
+        assert found == value
+        assert isinstance(found, type(value))
+
+    @check("server-side cursors of the driver (execution option stream_results)")
+    async def test_rows_are_streamed(self, database: Database) -> None:
+        """Rows that are read a few at a time come in order, and a stream may be left half-way."""
+        async with database.unit_of_work() as session:
+            rows = [{"id": n, "name": f"n{n}", "balance": n} for n in range(10, 510)]
+            await session.execute(insert(Owner), rows)
+        statement = select(Owner.balance).where(Owner.id >= 10).order_by(Owner.id)
+        for limit in (500, 20):
+            seen = []
+            async with database.unit_of_work() as session:
+                stream = await session.stream_scalars(statement.execution_options(yield_per=50))
+                async for balance in stream:
+                    seen.append(balance)
+                    if len(seen) == limit:
+                        break
+            assert seen == list(range(10, 10 + limit))
