@@ -40,7 +40,7 @@ async def test_an_open_write_is_rolled_back_on_return(make_database: DatabaseFac
     database = make_database(pool_size=1, max_overflow=0)
     await create_tables(database)
     # With us the driver of an embedded database opens no transaction by itself.
-    begin = () if database.connector.capabilities.networked else ("BEGIN",)
+    begin = () if networked(database) else ("BEGIN",)
     await run_raw(database.engine, *begin, INSERT)
     await commit_something_else(database.engine)
     assert await count_accounts(database) == 0
@@ -105,3 +105,20 @@ async def test_a_unit_after_a_unit_sends_no_needless_rollback(
             await session.execute(text("UPDATE account SET balance = balance + 1"))
         await asyncio.gather(*(database.ping() for _ in range(3)))
     assert caplog.records == []
+
+
+async def test_a_commit_by_sql_leaves_nothing_behind(make_database: DatabaseFactory) -> None:
+    """After a raw connection has ended its transaction by SQL, the next session has one again."""
+    database = make_database(pool_size=1, max_overflow=0)
+    await create_tables(database)
+    await run_raw(database.engine, "SELECT 1", "COMMIT" if networked(database) else "SELECT 2")
+    async with database.session() as session:
+        session.add(Account(owner="ada"))
+        await session.flush()
+        await session.rollback()
+    assert await count_accounts(database) == 0
+
+
+def networked(database: Database) -> bool:
+    """Return whether the driver opens transactions by itself, as that of a server does."""
+    return database.connector.capabilities.networked

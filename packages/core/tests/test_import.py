@@ -131,6 +131,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.keepalive",
         "moorage.liveness",
         "moorage.pool",
+        "moorage.reading",
         "moorage.registry",
         "moorage.retry",
         "moorage.session",

@@ -55,6 +55,8 @@ def attach_liveness(engine: Engine, connector: DBConnector) -> None:
             return
         try:
             util.await_only(ping(connection))
+        except (AttributeError, NameError, TypeError):
+            raise  # a mistake in the connector, which must not pass for a dead connection
         except Exception as error:
             # The pool's own word for "drop it and open another one".
             raise sa_exc.DisconnectionError("the connection died while idle") from error

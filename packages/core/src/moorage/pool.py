@@ -43,7 +43,7 @@ from moorage.holders import (
 from moorage.settings import DatabaseSettings
 from moorage.shield import end_shielded
 
-__all__ = ["LoopPool", "PoolConnector"]
+__all__ = ["LoopPool", "PoolConnector", "pool_of_marked"]
 
 _Task = asyncio.Task[Any]
 
@@ -234,6 +234,8 @@ class LoopPool(Pool):
             with contextlib.suppress(Exception):  # it must not stop the others
                 self._connector.abandon(driver_connection)
 
+    # The two below are on the way of every session; calls are what they save on.
+
     def _do_get(self) -> ConnectionPoolEntry:
         if self._drain.refusing:
             raise _refusal("a connection was asked for after its database had been disposed")
@@ -241,38 +243,49 @@ class LoopPool(Pool):
         place = self._places.get(id(loop))
         if place is None or place.loop_or_none() is not loop:
             place = self._new_place(loop)
-        task = asyncio.current_task()
-        if task in place.tasks:
-            warn_of_second(task)
-        record = place.take()
-        if record is None and not place.reserve():
-            record = util.await_only(place.wait(self._timeout))
-        if record is None:
-            try:
-                record = self._open(loop)
-            except BaseException:
-                place.release()
-                raise
-            place.watch_over(record)
+        task = asyncio.current_task(loop)
+        tasks = place.tasks
+        if task in tasks:
+            warn_of_second(task)  # type: ignore[arg-type]  # None is never in there
+        idle = place.idle
+        # The one that was used last, unless others have waited longer.
+        record = idle.pop()[1] if idle and not place.waiters else self._wait_or_open(place)
         now = time.monotonic()
         if now >= place.next_expiry:
             place.age(now)
         stack = stack_of_caller() if place.debug else ""
         place.holders[record] = (now, task, work_name.get(), stack)
         if task is not None:
-            place.tasks.add(task)
+            tasks.add(task)
         if place.hold_timer is None and self._hold_warning_seconds:
             place.watch_holders(self._hold_warning_seconds)
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        place: _Place = record.record_info[_PLACE]  # type: ignore[index]  # set by _do_get
-        if place.is_here():
+        place: _Place = record.record_info[_PLACE]  # type: ignore[index]  # set by _wait_or_open
+        try:
+            is_here = asyncio.get_running_loop() is place.loop_or_none()
+        except RuntimeError:
+            is_here = False
+        if is_here:
             place.put(record)
             return
         # The collector found a session that nobody closed, in whatever thread it ran.
         with contextlib.suppress(RuntimeError):  # the loop is closed or gone, and its place too
             place.loop.call_soon_threadsafe(place.put, record)
+
+    def _wait_or_open(self, place: _Place) -> ConnectionPoolEntry:
+        if not place.reserve():
+            record: ConnectionPoolEntry | None = util.await_only(place.wait(self._timeout))
+            if record is not None:
+                return record
+        try:
+            record = self._open(place.loop)
+        except BaseException:
+            place.release()
+            raise
+        place.watch_over(record)
+        return record
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> ConnectionPoolEntry:
         first = self._first
@@ -308,6 +321,19 @@ class LoopPool(Pool):
             place = self._places[id(loop)] = _Place(self, loop)
         util.await_only(place.begin())
         return place
+
+
+def pool_of_marked(pool: Pool, mark: str) -> Pool:
+    """Return an empty pool like ``pool``, whose entries have ``mark`` before they connect."""
+    other = pool.recreate()
+    open_connection = other._invoke_creator
+
+    def open_marked(record: ConnectionPoolEntry) -> Any:
+        record.record_info[mark] = True  # type: ignore[index]  # entries of a pool have one
+        return open_connection(record)
+
+    other._creator = open_marked  # type: ignore[assignment]  # it takes the record
+    return other
 
 
 class _Drain:
@@ -348,7 +374,7 @@ class _Place:
         self.debug = loop.get_debug()
         # What `Holder` is made of; a plain tuple takes a fifth of the time.
         self.holders: dict[ConnectionPoolEntry, tuple[float, _Task | None, str | None, str]] = {}
-        self.tasks: set[_Task] = set()
+        self.tasks: set[_Task | None] = set()  # without None
         # Oldest first, each with the time of its return.
         self.idle: deque[tuple[float, ConnectionPoolEntry]] = deque()
         self.waiters: deque[asyncio.Future[ConnectionPoolEntry | None]] = deque()
@@ -368,10 +394,6 @@ class _Place:
             raise RuntimeError("the event loop of this place is gone")
         return loop
 
-    def is_here(self) -> bool:
-        """Return whether the loop of this place is running in this thread."""
-        return self.loop_or_none() is _running_loop()
-
     async def begin(self) -> None:
         """Let the loop close the place before it ends, as it does with generators."""
         self._guardian = self._until_the_end()
@@ -382,10 +404,6 @@ class _Place:
             yield
         finally:
             await self._close_idle()
-
-    def take(self) -> ConnectionPoolEntry | None:
-        """Return the connection that was used last, unless others have waited longer."""
-        return None if self.waiters or not self.idle else self.idle.pop()[1]
 
     def reserve(self) -> bool:
         """Reserve the room for one more connection, unless there is none or others wait for it."""

@@ -22,6 +22,7 @@ from sqlalchemy.pool import Pool
 from moorage.connector import DBConnector
 from moorage.engine import READS_ONLY
 from moorage.errors import ReadOnlyError, SettingsError, blend
+from moorage.pool import pool_of_marked
 from moorage.session import GuardedSession
 
 __all__ = ["ReadSession", "build_read_engine"]
@@ -85,15 +86,7 @@ class _EngineWithOwnPool(OptionEngine):
 
     def __init__(self, proxied: Engine, options: dict[str, Any]) -> None:
         super().__init__(proxied, options)
-        pool = proxied.pool.recreate()
-        open_connection = pool._invoke_creator
-
-        def open_for_reading(record: Any) -> Any:
-            record.record_info[READS_ONLY] = True
-            return open_connection(record)
-
-        pool._creator = open_for_reading  # type: ignore[assignment]  # it takes the record
-        self.pool = pool
+        self.pool = pool_of_marked(proxied.pool, READS_ONLY)
 
 
 def _refuse_what_outlives(
