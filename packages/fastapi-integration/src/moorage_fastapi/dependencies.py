@@ -31,6 +31,7 @@ from moorage import (
     UnitOfWork,
     retire_session,
     uncommitted_changes,
+    work_name,
 )
 from moorage_fastapi.lifespan import OnUncommitted, database_of, on_uncommitted_of
 
@@ -138,7 +139,14 @@ async def _work(
     await work.end()
 
 
+def _name_work(connection: HTTPConnection) -> None:
+    """Let the pool's messages name the route, which, unlike the path, tells nobody's secret."""
+    if (path := getattr(connection.scope.get("route"), "path", None)) is not None:
+        work_name.set(f"{connection.scope.get('method', 'WEBSOCKET')} {path}")
+
+
 async def _request_work(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
+    _name_work(connection)
     sessions = database_of(connection).session
     route = getattr(connection.scope.get("route"), "dependant", None)
     _refuse_late_generators(route)
@@ -210,6 +218,7 @@ async def get_unit_of_work(work: _Work) -> UnitOfWork:
 
 
 async def _read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    _name_work(connection)
     async with _work(database_of(connection).read_session) as work:
         yield work.session
 
