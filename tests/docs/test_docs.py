@@ -100,6 +100,7 @@ def test_the_tables_of_settings_are_current() -> None:
     [
         "README.md",
         "CONTRIBUTING.md",
+        "docs/bulk.md",
         "docs/errors.md",
         "docs/read-sessions.md",
         "docs/fastapi.md",

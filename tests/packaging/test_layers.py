@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE_LAYERS = (
     {"_requirements"},
     {"abilities", "address", "errors", "shield", "connecting", "holders"},
+    {"rows"},
     {"environment"},
     {"settings"},
     {"tls", "diagnosis", "pool"},
@@ -29,7 +30,7 @@ CORE_LAYERS = (
     {"registry", "keepalive", "descriptor", "commit", "hooks", "answers", "liveness"},
     {"engine"},
     {"session"},
-    {"unit_of_work", "reading"},
+    {"unit_of_work", "reading", "bulk"},
     {"database", "retry"},
     {"default", "metrics"},
     {"models"},

@@ -21,8 +21,11 @@ from moorage import (
     InsecureConnectionError,
     LockTimeoutError,
     NotNullViolationError,
+    PermissionDeniedError,
     SerializationError,
     SettingsError,
+    UniqueViolationError,
+    bulk_insert,
     models,
 )
 from moorage_postgres import PostgresConnector
@@ -277,6 +280,60 @@ def test_sslmode_of_plain_sqlalchemy_breaks_the_driver() -> None:
     """Negative control: the plain engine hands ``sslmode`` to a driver that does not know it."""
     url = create_async_engine("postgresql+asyncpg://u:p@h/db?sslmode=require").url
     assert url.query == {"sslmode": "require"}
+
+
+async def test_copy_alone_commits(database: Database) -> None:
+    """COPY on the driver's connection, first thing in a session, is stored whatever comes then."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(moments.create)
+    async with database.session() as session:
+        connection = await (await session.connection()).get_raw_connection()
+        driver: Any = connection.driver_connection
+        await driver.copy_records_to_table("moments", records=[(1,)], columns=["id"])
+    async with database.session() as session:
+        assert (await session.execute(select(moments.c.id))).all() == [(1,)]
+
+
+async def test_rows_under_row_level_security_are_inserted(database: Database) -> None:
+    """Where COPY is refused, for row level security, a bulk insert takes INSERT."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(moments.create)
+        for statement in (
+            "ALTER TABLE moments ENABLE ROW LEVEL SECURITY",
+            "ALTER TABLE moments FORCE ROW LEVEL SECURITY",
+            "CREATE POLICY odd ON moments USING (true) WITH CHECK (id % 2 = 1)",
+            "DROP ROLE IF EXISTS moorage_reader",
+            "CREATE ROLE moorage_reader",
+            "GRANT ALL ON moments TO moorage_reader",
+        ):
+            await connection.execute(text(statement))
+    try:
+        async with database.unit_of_work() as session:
+            await session.execute(text("SET LOCAL ROLE moorage_reader"))
+            assert await bulk_insert(session, moments, [{"id": 1}, {"id": 3}]) == 2
+        with pytest.raises(PermissionDeniedError):
+            async with database.unit_of_work() as session:
+                await session.execute(text("SET LOCAL ROLE moorage_reader"))
+                await bulk_insert(session, moments, [{"id": 2}])
+        async with database.session() as session:
+            assert (await session.execute(select(moments.c.id))).all() == [(1,), (3,)]
+    finally:
+        async with database.engine.begin() as connection:
+            await connection.execute(text("DROP OWNED BY moorage_reader"))
+            await connection.execute(text("DROP ROLE moorage_reader"))
+
+
+@pytest.mark.parametrize("bad", [2**40, "text"])
+async def test_the_row_that_failed_is_named(database: Database, bad: object) -> None:
+    """COPY says which row it was, whether the driver refused it or the server."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(moments.create)
+    rows: list[tuple[object]] = [(number,) for number in range(30)]
+    for wrong in (bad, 3):
+        rows[25] = (wrong,)
+        with pytest.raises((DataError, UniqueViolationError), match="row 26 of the bulk insert"):
+            async with database.unit_of_work() as session:
+                await bulk_insert(session, moments, rows, columns=("id",), chunk_rows=10)
 
 
 async def test_a_transaction_that_sql_began_stays_without_us(database: Database) -> None:

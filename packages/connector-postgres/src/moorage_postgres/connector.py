@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, Connection, Dialect, event, func, select
+from sqlalchemy import URL, Column, Connection, Dialect, Insert, event, func, select
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import DateTime
 
 from moorage import (
     AccessMode,
+    BulkLoad,
     Capabilities,
     ConnectorOptions,
     DBConnector,
     Diagnosis,
+    OnConflict,
     TransactionLimits,
     URLParameter,
     effective_ssl_mode,
@@ -24,6 +27,7 @@ from moorage import (
     release_descriptor,
 )
 from moorage_postgres import administration
+from moorage_postgres.copy import can_copy, copy_rows
 from moorage_postgres.executemany import make_executemany_cancellable
 from moorage_postgres.options import PostgresOptions, parse_server_settings
 from moorage_postgres.sqlstates import ERRORS, diagnose
@@ -138,6 +142,30 @@ class PostgresConnector(DBConnector):
             "postgresql_readonly": True,
             "postgresql_deferrable": access == "read only deferrable",
         }
+
+    async def can_load(self, connection: AsyncConnection, load: BulkLoad) -> bool:
+        """Take rows by COPY, but for types it has no encoder for, and row level security."""
+        return await can_copy(connection, load)
+
+    async def load_rows(
+        self, connection: AsyncConnection, load: BulkLoad, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Send the rows by COPY."""
+        await copy_rows(connection, load, rows)
+
+    def insert_on_conflict(
+        self, load: BulkLoad, key: Sequence[Column[Any]], on_conflict: OnConflict
+    ) -> Insert | None:
+        """Return INSERT … ON CONFLICT, by the key alone: other errors stay errors."""
+        statement = postgresql.insert(load.table)
+        changed = {
+            column.name: statement.excluded[column.name]
+            for column in load.columns
+            if column not in key
+        }
+        if on_conflict == "skip" or not changed:
+            return statement.on_conflict_do_nothing(index_elements=key)
+        return statement.on_conflict_do_update(index_elements=key, set_=changed)
 
     def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
         """Set the server's own limits, which end with the transaction, in one round trip."""

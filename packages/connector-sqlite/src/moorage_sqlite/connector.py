@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Column, Connection, Insert, event
 from sqlalchemy import exc as sa_exc
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import PoolResetState
 
 from moorage import (
     AccessMode,
+    BulkLoad,
     Capabilities,
     ConnectorOptions,
     DatabaseError,
@@ -25,6 +27,7 @@ from moorage import (
     DBConnector,
     Diagnosis,
     LockTimeoutError,
+    OnConflict,
     ReadOnlyError,
     SerializationError,
     SettingsError,
@@ -151,6 +154,31 @@ class SQLiteConnector(DBConnector):
     async def make_read_only(self, driver_connection: Any) -> None:
         """Let SQLite itself refuse whatever writes."""
         await driver_connection.execute("PRAGMA query_only=ON")
+
+    async def can_load(self, connection: AsyncConnection, load: BulkLoad) -> bool:
+        """Take rows for any columns."""
+        return True
+
+    async def load_rows(
+        self, connection: AsyncConnection, load: BulkLoad, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Hand the rows to the driver as they are, in one hop."""
+        statement = load.as_insert(connection.dialect, "?")
+        await connection.exec_driver_sql(statement, list(map(tuple, rows)))
+
+    def insert_on_conflict(
+        self, load: BulkLoad, key: Sequence[Column[Any]], on_conflict: OnConflict
+    ) -> Insert | None:
+        """Return INSERT … ON CONFLICT, by the key alone: other errors stay errors."""
+        statement = sqlite.insert(load.table)
+        changed = {
+            column.name: statement.excluded[column.name]
+            for column in load.columns
+            if column not in key
+        }
+        if on_conflict == "skip" or not changed:
+            return statement.on_conflict_do_nothing(index_elements=key)
+        return statement.on_conflict_do_update(index_elements=key, set_=changed)
 
     def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
         """Give the connection other limits until it is back in the pool."""

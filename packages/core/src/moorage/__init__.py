@@ -10,12 +10,15 @@ _check_sqlalchemy()
 
 from moorage.abilities import LocksMigrations, ManagesStorage
 from moorage.address import HostPort
+from moorage.bulk import bulk_insert
 from moorage.connector import (
     CONTRACT_VERSION,
     AccessMode,
+    BulkLoad,
     Capabilities,
     ConnectorOptions,
     DBConnector,
+    OnConflict,
     TransactionLimits,
     URLParameter,
 )
@@ -31,6 +34,7 @@ from moorage.descriptor import release_descriptor
 from moorage.diagnosis import Diagnosis
 from moorage.errors import (
     AuthenticationError,
+    BulkInsertError,
     CheckViolationError,
     CommitOutcomeUnknownError,
     ConnectError,
@@ -114,6 +118,8 @@ __all__ = [
     "AsyncSessionFactory",
     "AsyncSessionMaker",
     "AuthenticationError",
+    "BulkInsertError",
+    "BulkLoad",
     "CONTRACT_VERSION",
     "Capabilities",
     "CheckViolationError",
@@ -155,6 +161,7 @@ __all__ = [
     "MissingExtraError",
     "MoorageError",
     "NotNullViolationError",
+    "OnConflict",
     "PermissionDeniedError",
     "PoolExhaustedError",
     "PoolStatistics",
@@ -181,6 +188,7 @@ __all__ = [
     "UnknownSettingWarning",
     "as_unit",
     "blend",
+    "bulk_insert",
     "dispose_engine",
     "effective_ssl_mode",
     "enable_keepalive",

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import URL, Connection, Dialect
+from sqlalchemy import URL, Column, Connection, Dialect, Insert, Table
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from moorage.address import parse_hosts
 from moorage.diagnosis import Diagnosis, explain_error
@@ -47,10 +47,12 @@ from moorage.tls import effective_ssl_mode
 __all__ = [
     "CONTRACT_VERSION",
     "AccessMode",
+    "BulkLoad",
     "Capabilities",
     "ConnectorOptions",
     "DBConnector",
     "Diagnosis",
+    "OnConflict",
     "TransactionLimits",
     "URLParameter",
 ]
@@ -66,6 +68,35 @@ What a session was opened for: a unit of work writes, a read session does not.
 and ``read statements`` only where ``capabilities.read_only_connections`` does: there the
 statements of a read session run each for itself, on a connection that refuses writes.
 """
+
+
+OnConflict = Literal["raise", "skip", "update"]
+"""What a bulk insert does with a row whose key is there already."""
+
+
+@dataclass
+class BulkLoad:
+    """
+    Where the rows of a bulk insert go.
+
+    Attributes:
+        table: The table.
+        columns: The columns that the rows have values for, in the order of these; the database
+            fills in the others.
+        failed_row: Set by :meth:`DBConnector.load_rows` before it raises, where it can: the index,
+            among the rows it was given, of the one that failed.
+    """
+
+    table: Table
+    columns: tuple[Column[Any], ...]
+    failed_row: int | None = None
+
+    def as_insert(self, dialect: Dialect, placeholder: str) -> str:
+        """Return the INSERT of one row for a driver that is given the values in their order."""
+        preparer = dialect.identifier_preparer
+        names = ", ".join(map(preparer.format_column, self.columns))
+        values = ", ".join([placeholder] * len(self.columns))
+        return f"INSERT INTO {preparer.format_table(self.table)} ({names}) VALUES ({values})"  # noqa: S608 (names are quoted)
 
 
 @dataclass(frozen=True)
@@ -331,6 +362,42 @@ class DBConnector(ABC):
         see the same data.
         """
         return self.capabilities.read_only_connections
+
+    async def can_load(self, connection: AsyncConnection, load: BulkLoad) -> bool:
+        """
+        Return whether :meth:`load_rows` can take rows for these columns.
+
+        Called once per bulk insert and set of columns, inside its transaction; statements may be
+        executed. The default says no, and rows are inserted by SQLAlchemy's ``executemany``.
+        """
+        return False
+
+    async def load_rows(
+        self, connection: AsyncConnection, load: BulkLoad, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """
+        Insert rows in the fastest way that the driver has, inside the open transaction.
+
+        The values are as the driver takes them: defaults of Python are filled in, and the types
+        of SQLAlchemy have processed them. The outcome has to be that of INSERT, errors included;
+        errors of the driver are translated by core.
+
+        Args:
+            connection: Of the session, in a transaction.
+            load: The table, and the columns in the order of the values.
+            rows: One chunk.
+        """
+        raise NotImplementedError(f"connector {self.name!r} says that it can load rows")
+
+    def insert_on_conflict(
+        self, load: BulkLoad, key: Sequence[Column[Any]], on_conflict: OnConflict
+    ) -> Insert | None:
+        """
+        Return an INSERT that skips, or updates by, rows whose ``key`` is there already.
+
+        The default knows none.
+        """
+        return None
 
     def in_transaction(self, driver_connection: Any) -> bool | None:
         """

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,6 +45,7 @@ __all__ = [
     "build_engine",
     "connector_of",
     "connector_of_dialect",
+    "driver_errors",
     "has_written",
     "limit_transaction",
     "unwanted_connections_closed",
@@ -346,6 +348,27 @@ def _attach_write_note(engine: Engine) -> None:
 def has_written(connection: Connection) -> bool:
     """Return whether the open transaction of a connection has executed a statement that writes."""
     return _WROTE in _notes(connection)
+
+
+@contextlib.contextmanager
+def driver_errors(connection: Connection, connector: DBConnector) -> Iterator[None]:
+    """
+    Translate what a driver raises while it writes behind SQLAlchemy's back.
+
+    The transaction counts as one that has written, and after an error as one that may be undone.
+    """
+    notes = _notes(connection)
+    notes[_WROTE] = True
+    try:
+        yield
+    except sa_exc.SQLAlchemyError:
+        raise
+    except Exception as error:
+        translated = _translate(connector, error, connection.dialect, statement="")
+        if translated is None:
+            raise
+        notes[_STATEMENT_FAILED] = True
+        raise translated from error
 
 
 def limit_transaction(

@@ -11,6 +11,7 @@ The one tree of errors of all moorage packages.
     │   ├── ConnectorImportError       (also ImportError) it, or its driver, does not load
     │   └── ConnectorContractError     (also TypeError) loaded, but it breaks the contract
     │       └── ContractVersionError   written for another contract number
+    ├── BulkInsertError                (also ValueError) rows that do not fit their table
     ├── MissingExtraError              (also ImportError) an optional package is not installed
     ├── LifecycleError                 (also RuntimeError) used at a time when it cannot work
     │   ├── DatabaseDisposedError      the Database was disposed
@@ -87,6 +88,7 @@ __all__ = [
     "InsecureConnectionError",
     "LifecycleError",
     "LockTimeoutError",
+    "BulkInsertError",
     "MissingExtraError",
     "MoorageError",
     "NotNullViolationError",
@@ -213,6 +215,12 @@ class MissingExtraError(MoorageError, ImportError):
     """An optional package is not installed; the hint is the line that installs it."""
 
     anchor = "missing-extra"
+
+
+class BulkInsertError(MoorageError, ValueError):
+    """What was given to ``bulk_insert`` does not fit the table, or the backend."""
+
+    anchor = "bulk-insert"
 
 
 class LifecycleError(MoorageError, RuntimeError):

@@ -11,7 +11,8 @@ refused here, in the synchronous session that every ``AsyncSession`` works throu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 from sqlalchemy import Connection, Result, event
@@ -162,6 +163,15 @@ class GuardedSession(Session):
         if self.owner is not None:
             raise self._refusal("prepare")
         super().prepare()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Let this task alone use the session, for work of several steps."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._leave()
 
     def _close_streams(self) -> None:
         # Some drivers take nothing from a connection, not even COMMIT, before they have had the
