@@ -1,3 +1,3 @@
 """Fixtures for every test of the repository, one file per concern."""
 
-pytest_plugins = ["tests.fix_scale", "tests.fix_backend", "tests.fix_database"]
+pytest_plugins = ["tests.fix_scale", "tests.fix_backend", "tests.fix_database", "tests.fix_pooler"]

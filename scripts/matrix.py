@@ -83,6 +83,8 @@ class Cell:
         folders = [*(f"packages/{package}/tests" for package in packages), "tests/matrix"]
         if self.is_corner:
             folders.append("tests/chaos")
+        if self.is_corner and backend == "postgres":
+            folders.append("tests/pooled")
         if self.is_corner and "2.1" in self.parts:
             # A service behaves alike on both, and starting its processes takes time.
             folders.append("tests/examples")

@@ -102,6 +102,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "CONTRIBUTING.md",
         "docs/bulk.md",
         "docs/errors.md",
+        "docs/postgres.md",
         "docs/read-sessions.md",
         "docs/fastapi.md",
         "docs/models.md",

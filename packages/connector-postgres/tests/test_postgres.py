@@ -252,7 +252,7 @@ def test_socket_in_the_query() -> None:
         ("channel_binding=require", "asks for channel binding, which asyncpg does not have"),
         ("connect_timeout=soon", "must be a whole number of seconds"),
         ("options=nonsense", "is not of the form name=value"),
-        ("pgbouncer=true", "parameter 'pgbouncer'"),
+        ("pgbouncr=true", "did you mean pgbouncer"),
         ("host=a%40b", "parameter 'host' that contains an '@'"),
         ("dbname=", "parameter 'dbname' that is empty"),
     ],

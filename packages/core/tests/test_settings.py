@@ -287,7 +287,7 @@ def test_url_from_file(setenv: SetEnv, secret_file: Path) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("variable", ["DB_PASSWORD_FILE", "DB_URL_FILE"])
+@pytest.mark.parametrize("variable", ["DB_PASSWORD_FILE", "DB_URL_FILE", "DB_DIRECT_URL_FILE"])
 def test_unusable_secret_file(
     setenv: SetEnv, tmp_path: Path, variable: str, content: object, sentence: str
 ) -> None:
@@ -748,3 +748,36 @@ def test_unknown_argument_is_refused() -> None:
     assert "argument poolsize is not a setting; did you mean pool_size?" in message
     assert "argument pasword is not a setting; did you mean password?" in message
     assert "s3cret" not in message
+
+
+def test_direct_settings(setenv: SetEnv) -> None:
+    """The direct URL is a secret, and leads to settings that differ in what it says."""
+    setenv(
+        DB_URL="postgres://u.ref:secret-a@pool.example:6543/db?sslmode=require",
+        DB_DIRECT_URL="postgres://u@db.example/db?sslmode=disable",
+        DB_POOL_SIZE="3",
+    )
+    settings = DatabaseSettings()
+    direct = settings.direct()
+    assert (direct.host, direct.port, direct.user, direct.name) == ("db.example", None, "u", "db")
+    assert (password(direct), direct.pool_size) == ("secret-a", 3)
+    assert direct.url_query == {"sslmode": ("disable",)}
+    assert (settings.is_direct, direct.is_direct, direct.direct_url) == (False, True, None)
+    assert settings.host == "pool.example"
+    assert direct.origin("host") == "DB_DIRECT_URL"
+    assert "secret-a" not in repr(direct)
+    assert direct.direct() is direct
+
+
+def test_a_direct_url_that_is_wrong(setenv: SetEnv) -> None:
+    """A direct URL is checked like the other one, and not repeated."""
+    setenv(DB_DIRECT_URL="postgres://u:kestrel@@db.example/db")
+    (problem,) = problems()
+    assert problem.startswith("DB_DIRECT_URL has an '@' too many")
+    assert "kestrel" not in problem
+
+
+def test_without_a_direct_url_the_way_is_the_same(setenv: SetEnv) -> None:
+    """Settings without a direct URL are their own direct settings."""
+    settings = DatabaseSettings()
+    assert settings.direct() is settings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,9 +18,11 @@ from moorage import (
     BulkLoad,
     Capabilities,
     ConnectorOptions,
+    DatabaseSettings,
     DBConnector,
     Diagnosis,
     OnConflict,
+    SettingsError,
     TransactionLimits,
     URLParameter,
     effective_ssl_mode,
@@ -30,6 +34,16 @@ from moorage_postgres import administration
 from moorage_postgres.copy import can_copy, copy_rows
 from moorage_postgres.executemany import make_executemany_cancellable
 from moorage_postgres.options import PostgresOptions, parse_server_settings
+from moorage_postgres.poolers import (
+    POOL_SIZES,
+    PoolerMode,
+    attach_transaction_rules,
+    connection_class,
+    diagnose_refusal,
+    pooler_of,
+    refuse_lasting_parameters,
+    set_statements,
+)
 from moorage_postgres.sqlstates import ERRORS, diagnose
 from moorage_postgres.timestamps import CheckedDateTime
 
@@ -37,6 +51,8 @@ __all__ = ["PostgresConnector"]
 
 _READ_COMMITTED = "read committed"
 _READ_STATEMENTS = "moorage_postgres_read_statements"
+
+logger: logging.Logger = logging.getLogger("moorage.postgres")
 
 
 def _ssl_mode(text: str) -> str:
@@ -56,6 +72,12 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise ValueError("must be a number from 1 to 65535")
     return int(text)
+
+
+def _pgbouncer(text: str) -> str:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return "transaction" if text.lower() == "true" else "auto"
 
 
 def _channel_binding(text: str) -> str:
@@ -102,8 +124,15 @@ class PostgresConnector(DBConnector):
         "dbname": URLParameter("name"),
         "options": URLParameter("options.server_settings", parse_server_settings),
         "channel_binding": URLParameter("", _channel_binding),
+        # What Prisma needs to be told, and connection strings made for it say.
+        "pgbouncer": URLParameter("options.pooler", _pgbouncer),
     }
     options: PostgresOptions
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        super().__init__(settings)
+        self.pooler: PoolerMode = self._find_pooler()
+        self._fit_pooler()
 
     def get_url(self) -> URL:
         """Return the URL of the server, with asyncpg as driver whatever the settings' URL says."""
@@ -118,8 +147,17 @@ class PostgresConnector(DBConnector):
         arguments["connect_args"] = {
             "timeout": self.settings.connect_timeout_seconds,
             "ssl": self._ssl(),
-            "server_settings": self._server_settings(),
+            "server_settings": {"application_name": self.settings.application_name},
         }
+        if self.pooler == "direct":
+            arguments["connect_args"]["server_settings"].update(self._server_settings())
+        elif self.pooler == "transaction":
+            arguments["connect_args"].update(
+                statement_cache_size=0,
+                prepared_statement_cache_size=0,
+                prepared_statement_name_func=lambda: "",
+                connection_class=connection_class(self._server_settings()),
+            )
         return arguments
 
     def create_engine(self) -> AsyncEngine:
@@ -127,6 +165,8 @@ class PostgresConnector(DBConnector):
         engine = super().create_engine()
         make_executemany_cancellable(engine.sync_engine)
         event.listen(engine.sync_engine, "before_cursor_execute", _begin_for_stream)
+        if self.pooler == "transaction":
+            attach_transaction_rules(engine.sync_engine, self.settings, self._pooler_variable)
         dialect = engine.sync_engine.dialect
         dialect.colspecs = {**dialect.colspecs, DateTime: CheckedDateTime}
         return engine
@@ -189,9 +229,11 @@ class PostgresConnector(DBConnector):
         return "uuidv7()" if version >= (18,) else ""
 
     async def prepare_connection(self, driver_connection: Any) -> None:
-        """Switch TCP keepalives on, which asyncpg leaves off."""
+        """Switch TCP keepalives on, which asyncpg leaves off, and set what a pooler let not in."""
         # asyncpg has no public way to its socket.
         enable_keepalive(driver_connection._transport, self.settings.keepalive_idle_seconds)
+        if self.pooler == "session":
+            await driver_connection.execute(set_statements(self._server_settings(), "SESSION"))
 
     async def make_read_only(self, driver_connection: Any) -> None:
         """Make every transaction of the session READ ONLY, those of single statements included."""
@@ -232,27 +274,97 @@ class PostgresConnector(DBConnector):
             # The one error that asyncpg raises bare: the server answered "no" to TLS. To
             # "prefer", only what is no PostgreSQL answers like this.
             return self.insecure("it does not offer TLS")
-        return diagnose(self, error, connecting=statement is None)
+        refused = None
+        if statement is None and self.pooler != "direct":
+            refused = diagnose_refusal(self, error)
+        return refused or diagnose(self, error, connecting=statement is None)
 
     async def database_exists(self) -> bool:
         """Return whether the database is there; asks in the maintenance database."""
-        return await administration.database_exists(self, self.options.maintenance_database)
+        beside = self._past_the_pooler("looking for databases")
+        return await administration.database_exists(beside, self.options.maintenance_database)
 
     async def create_database(self, *, template: str | None = None) -> None:
         """Create the database, as a copy of ``template`` if that is given."""
-        await administration.create_database(self, self.options.maintenance_database, template)
+        beside = self._past_the_pooler("creating a database")
+        await administration.create_database(beside, self.options.maintenance_database, template)
 
     async def drop_database(self) -> None:
         """Drop the database, and end the connections to it."""
-        await administration.drop_database(self, self.options.maintenance_database)
+        beside = self._past_the_pooler("dropping a database")
+        await administration.drop_database(beside, self.options.maintenance_database)
 
     async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
         """Take an advisory lock of the server's session; it needs no right and no table."""
+        self._refuse_pooler("the lock for migrations")
         return await administration.try_lock_migrations(connection)
 
     async def unlock_migrations(self, connection: AsyncConnection) -> None:
         """Give the advisory lock back."""
+        self._refuse_pooler("the lock for migrations")
         await administration.unlock_migrations(connection)
+
+    @property
+    def _pooler_variable(self) -> str:
+        return f"{self._option_variable('pooler')}={self.pooler}"
+
+    def _find_pooler(self) -> PoolerMode:
+        """Return what is between us and the server, and refuse what would read others' rows."""
+        asked = self.options.pooler
+        if self.settings.is_direct:
+            return "direct"
+        found, reason = pooler_of(self.settings, self.default_port or 0)
+        if asked == "auto":
+            if found != "direct":
+                logger.info("pooler in %s mode: %s is %s", found, self.settings.host, reason)
+            return found
+        if found == "transaction" and asked != "transaction" and "Supabase" in reason:
+            raise SettingsError(
+                f"{self._option_variable('pooler')} says {asked}, and {self.settings.host}"
+                f" ({self.settings.origin('host')}) is {reason}, in transaction mode: queries would"
+                " get rows of other processes' queries",
+                hint=f"leave {self._option_variable('pooler')} out, or give the address of another"
+                " mode",
+            )
+        return asked
+
+    def _fit_pooler(self) -> None:
+        """Keep our own pool small behind a pooler, unless somebody chose its size."""
+        if self.pooler == "direct":
+            return
+        size, overflow = POOL_SIZES[self.pooler]
+        chosen = self.settings.model_fields_set
+        sizes = {"pool_size": size, "max_overflow": overflow}
+        fitting = {name: value for name, value in sizes.items() if name not in chosen}
+        if fitting:
+            self.settings = self.settings.replaced(self._pooler_variable, **fitting)
+        # A pooler goes on to hold connections, and what others are connected to cannot be copied.
+        # Whether it makes them as new before it hands them on is up to it.
+        can = dataclasses.replace(
+            self.capabilities, template_databases=False, read_only_connections=False
+        )
+        self.capabilities = can  # type: ignore[misc]  # what the class can, but for these
+        if self.pooler == "transaction":
+            refuse_lasting_parameters(
+                self.options.server_settings, self._option_variable("server_settings")
+            )
+
+    def _refuse_pooler(self, what: str) -> None:
+        if self.pooler == "transaction":
+            raise SettingsError(
+                f"{what} needs a session of the server for itself, and there is a pooler in"
+                f" transaction mode in between ({self._pooler_variable})",
+                hint=f"set {self.settings.variable('direct_url')} to the server's own address, or"
+                " that of a pooler in session mode, and connect with settings.direct()",
+            )
+
+    def _past_the_pooler(self, what: str) -> PostgresConnector:
+        """Return this connector, or one for the server itself where there is a pooler."""
+        if self.pooler == "direct" or self.settings.direct_url is None:
+            self._refuse_pooler(what)
+            return self
+        direct = self.settings.direct()
+        return type(self)(direct.replaced(self.settings.origin("name"), name=self.settings.name))
 
     def _ssl(self) -> Any:
         mode = effective_ssl_mode(self.settings)
@@ -263,10 +375,10 @@ class PostgresConnector(DBConnector):
         return make_ssl_context(self.settings, mode)
 
     def _server_settings(self) -> dict[str, str]:
+        """Return the run-time parameters of a session, or of each transaction behind a pooler."""
         settings = self.settings
         idle = round(settings.keepalive_idle_seconds)
         server = {
-            "application_name": settings.application_name,
             "timezone": "UTC",
             "jit": "on" if self.options.jit else "off",
             "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
@@ -274,11 +386,14 @@ class PostgresConnector(DBConnector):
             "idle_in_transaction_session_timeout": _milliseconds(
                 settings.idle_in_transaction_timeout_seconds
             ),
-            # The server's side of keepalive: it, too, must notice that a client is gone.
-            "tcp_keepalives_idle": str(idle),
-            "tcp_keepalives_interval": str(idle // 3),
-            "tcp_keepalives_count": "3",
         }
+        if self.pooler == "direct":
+            # The server's side of keepalive: it, too, must notice that a client is gone.
+            server |= {
+                "tcp_keepalives_idle": str(idle),
+                "tcp_keepalives_interval": str(idle // 3),
+                "tcp_keepalives_count": "3",
+            }
         if self.options.search_path is not None:
             server["search_path"] = self.options.search_path
         return {**server, **self.options.server_settings}

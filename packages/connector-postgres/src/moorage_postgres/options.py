@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -36,6 +36,11 @@ def parse_server_settings(value: object) -> object:
 class PostgresOptions(ConnectorOptions):
     """What can be chosen about PostgreSQL beyond the core settings."""
 
+    pooler: Literal["auto", "direct", "session", "transaction"] = Field(
+        "auto",
+        description="What is between us and the server: nothing (`direct`), or a pooler in"
+        " `session` or `transaction` mode; `auto` knows Supabase's hosts and poolers' ports.",
+    )
     search_path: str | None = Field(None, description="Schemas in which names are looked up.")
     jit: bool = Field(
         False,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What a URL stands for, besides its query and scheme.
 _PARTS = ("host", "port", "user", "password", "name")
-_SECRETS = frozenset({"password", "url"})
+_SECRETS = frozenset({"password", "url", "direct_url"})
 # Kubernetes injects these for services that are called like the prefix, or that begin with it
 # (`db`, `db-postgresql`); nobody typed them.
 _SERVICE_LINK = re.compile(

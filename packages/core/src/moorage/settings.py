@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from moorage.address import HostPort, parse_hosts
+from moorage.address import HostPort, parse_address, parse_hosts
 from moorage.environment import (
     LayeredSource,
     Reading,
@@ -84,6 +84,12 @@ class DatabaseSettings(BaseSettings):
     )
     url: SecretStr | None = Field(
         None, repr=False, description="Connection URL instead of the parts."
+    )
+    direct_url: SecretStr | None = Field(
+        None,
+        repr=False,
+        description="URL that leads past a pooler, for what needs a session of its own:"
+        " migrations, locks, LISTEN.",
     )
     host: str = Field(
         "localhost",
@@ -189,6 +195,7 @@ class DatabaseSettings(BaseSettings):
     )
 
     _reading: Reading = PrivateAttr(default_factory=Reading)
+    _is_direct: bool = PrivateAttr(default=False)
 
     def __init__(self, *, _strict: bool = False, **values: Any) -> None:
         self._refuse_unknown_arguments(values)
@@ -281,6 +288,13 @@ class DatabaseSettings(BaseSettings):
             )
         return value
 
+    @field_validator("direct_url")
+    @classmethod
+    def _direct_url_parses(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_address(value.get_secret_value())
+        return value
+
     @field_validator("host", "read_host")
     @classmethod
     def _hosts_parse(cls, value: str | None) -> str | None:
@@ -357,6 +371,40 @@ class DatabaseSettings(BaseSettings):
             self._reading, origins={**self._reading.origins, **dict.fromkeys(values, origin)}
         )
         copy._reading = reading
+        return copy
+
+    @property
+    def is_direct(self) -> bool:
+        """Return whether these settings came from :meth:`direct`, and lead past any pooler."""
+        return self._is_direct
+
+    def direct(self) -> Self:
+        """
+        Return the settings that ``direct_url`` leads to, or these where it is not set.
+
+        Whatever that URL does not say stays as it is, but for the parameters of ``url``, which
+        belong to the other address.
+        """
+        if self.direct_url is None:
+            return self
+        origin, url = self.origin("direct_url"), self.origin("url")
+        address = parse_address(self.direct_url.get_secret_value())
+        only = address.hosts[0] if len(address.hosts) == 1 else None
+        parts = {
+            "host": only.host if only else address.host_text or None,
+            "port": only.port if only else None,
+            "user": address.user,
+            "name": address.name,
+            "password": None if address.password is None else SecretStr(address.password),
+        }
+        given = {name: value for name, value in parts.items() if value is not None}
+        copy = self.replaced(
+            origin, url=self.direct_url, direct_url=None, **{**given, "port": parts["port"]}
+        )
+        forgotten = {name for name in self.model_fields_set if self.origin(name) == url}
+        copy.model_fields_set.difference_update(forgotten - given.keys())
+        copy._reading = dataclasses.replace(copy._reading, address=address)
+        copy._is_direct = True
         return copy
 
     def _check_unknown(self, *, strict: bool) -> None:

@@ -1,0 +1,39 @@
+"""Poolers in front of the PostgreSQL of this run, for tests of what still works behind them."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.fix_backend import Servers
+from tests.servers.pgbouncer import Mode, pooler
+from tests.servers.server import Address, ServerUnavailable
+
+MODES: tuple[Mode, ...] = ("transaction", "session")
+
+
+@pytest.fixture(scope="session")
+def poolers(servers: Servers) -> Iterator[dict[str, Address]]:
+    """Return where poolers listen, by mode."""
+    server = servers.get("postgres").address
+    with ExitStack() as stack:
+        try:
+            yield {mode: stack.enter_context(pooler(server, mode)) for mode in MODES}
+        except ServerUnavailable as error:
+            pytest.fail(f"no pooler: {error}", pytrace=False)
+
+
+@pytest.fixture
+def pooled(poolers: dict[str, Address], fresh_database: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that lead to the test's database through a pooler in transaction mode."""
+    address = poolers["transaction"]
+    login = f"{fresh_database['user']}:{fresh_database['password']}"
+    place = f"{fresh_database['host']}:{fresh_database['port']}"
+    return {
+        **fresh_database,
+        "host": address.host,
+        "port": address.port,
+        "direct_url": f"postgres://{login}@{place}/{fresh_database['name']}",
+        "connector_options": {"pooler": "transaction"},
+    }

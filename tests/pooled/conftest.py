@@ -1,0 +1,9 @@
+"""These tests are about one backend, whichever others were chosen."""
+
+import pytest
+
+
+@pytest.fixture
+def backend() -> str:
+    """Return the backend that has poolers in front of it."""
+    return "postgres"
