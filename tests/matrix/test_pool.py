@@ -226,11 +226,11 @@ async def test_a_connection_held_for_long_is_warned_of(
     await database.ping()
     enough.set()
     await working
-    told = caplog.messages[0]
-    assert "DB_POOL_HOLD_WARNING_SECONDS" in told
-    assert "slow_work" in told
-    assert "test_pool.py:" in told
-    assert sum("has been held" in message for message in caplog.messages) == 1
+    told = [message for message in caplog.messages if "slow_work" in message]
+    assert len(told) == 1
+    assert "has been held" in told[0]
+    assert "DB_POOL_HOLD_WARNING_SECONDS" in told[0]
+    assert "test_pool.py:" in told[0]
 
 
 async def test_connections_grow_old_at_different_times(make_database: DatabaseFactory) -> None:

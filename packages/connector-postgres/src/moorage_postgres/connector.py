@@ -265,6 +265,8 @@ class PostgresConnector(DBConnector):
     def abandon(self, driver_connection: Any) -> None:
         """Let go of the socket without a Terminate message."""
         release_descriptor(driver_connection._transport)
+        # By this asyncpg knows a connection that is closed; its finalizer complains of others.
+        driver_connection._aborted = True
 
     def classify_error(
         self, error: BaseException, *, statement: str | None = None
