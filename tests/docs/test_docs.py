@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,9 +58,10 @@ asyncio.run(drive())
 """
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str, **variables: str) -> str:
     """Run Python in a folder, as the README says it, on a database in memory."""
-    environment = {"PATH": os.environ["PATH"], "DB_TYPE": "sqlite", "DB_NAME": ":memory:"}
+    settings = {"DB_TYPE": "sqlite", "DB_NAME": ":memory:", **variables}
+    environment = {"PATH": os.environ["PATH"], **settings}
     done = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         cwd=folder,
@@ -105,6 +107,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "docs/postgres.md",
         "docs/read-sessions.md",
         "docs/fastapi.md",
+        "docs/migrations.md",
         "docs/models.md",
         "docs/units-of-work.md",
         "docs/writing-a-connector.md",
@@ -155,3 +158,32 @@ def test_the_page_on_models_runs(tmp_path: Path) -> None:
     (tmp_path / "drive.py").write_text(STORE_A_BOAT)
     assert run(tmp_path, "drive.py") == "1 1 Rig.SLOOP\n"
     assert len(blocks) == 2
+
+
+def test_the_page_on_migrations_runs(tmp_path: Path) -> None:
+    """The commands of the page work in a new project, and so does each form of its env.py."""
+    page = (ROOT / "docs/migrations.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    commands = re.findall(r"^\$ moorage (db [^#\n]+)", page, re.MULTILINE)
+    models = "from moorage.models import Base, IntegerKey\nclass Boat(IntegerKey, Base):\n"
+    (tmp_path / "boats").mkdir()
+    (tmp_path / "boats/models.py").write_text(f"{models}    __tablename__ = 'boats'\n")
+    file = {"DB_NAME": "app.db"}
+
+    def moorage(command: str) -> str:
+        program = "from moorage.cli import main; main()"
+        return run(tmp_path, "-c", program, *shlex.split(command), **file)
+
+    for command in commands[:3]:
+        moorage(command)
+    env = tmp_path / "migrations/env.py"
+    assert env.read_text().split() == blocks[0].split()
+    (tmp_path / "start.py").write_text(
+        f"import asyncio\n{blocks[1]}\n"
+        "asyncio.run(start())\nasyncio.run(start_without_migrating())\n"
+    )
+    assert run(tmp_path, "start.py", **file) == "[]\n"
+    for block in blocks[2:]:
+        env.write_text(blocks[0].replace("run(Base.metadata)", block))
+        assert moorage("db sql").count("CREATE TABLE") == 2
+    assert (len(blocks), len(commands)) == (5, 4)

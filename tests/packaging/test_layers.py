@@ -35,7 +35,7 @@ CORE_LAYERS = (
     {"default", "metrics"},
     {"models"},
     {"migrations", "seeding", "testing"},
-    {"scaffold"},
+    {"scaffold", "db_commands"},
     {"cli"},
 )
 # Tighter than its layer: a unit of work runs on any session factory and must not know databases.

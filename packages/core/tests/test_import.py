@@ -217,3 +217,16 @@ def test_installed_sqlalchemy_is_checked_first() -> None:
     assert done.returncode == 1
     assert "ImportError: moorage needs SQLAlchemy" in done.stderr
     assert "errors.py" not in done.stderr
+
+
+def test_migrations_name_their_extra() -> None:
+    """Without Alembic, the import of `moorage.migrations` says what to install."""
+    program = (
+        "import importlib.util as u; f = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'alembic' else f(name, *a)\n"
+        "import moorage.migrations"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "pip install 'moorage[migrations]'" in done.stderr

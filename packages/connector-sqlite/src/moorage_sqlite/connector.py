@@ -267,6 +267,21 @@ class SQLiteConnector(DBConnector):
         if driver_connection._thread.is_alive():
             driver_connection.stop()
 
+    async def suspend_foreign_keys(self, connection: AsyncConnection) -> None:
+        """Let tables be made anew: dropping the old one would delete what refers to it."""
+        await connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+        await connection.rollback()
+
+    async def restore_foreign_keys(self, connection: AsyncConnection) -> None:
+        """Enforce foreign keys again."""
+        await connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+        await connection.rollback()
+
+    def find_orphans(self, connection: Connection) -> Sequence[str]:
+        """Ask SQLite which rows refer to nothing."""
+        found = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        return [f"row {row} of {table} refers to {parent}" for table, row, parent, _ in found]
+
     def classify_error(
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:

@@ -8,7 +8,7 @@ from moorage._requirements import check_sqlalchemy as _check_sqlalchemy
 
 _check_sqlalchemy()
 
-from moorage.abilities import LocksMigrations, ManagesStorage
+from moorage.abilities import LocksMigrations, ManagesStorage, SuspendsForeignKeys
 from moorage.address import HostPort
 from moorage.bulk import bulk_insert
 from moorage.connector import (
@@ -54,13 +54,17 @@ from moorage.errors import (
     DeadlockError,
     ExclusionViolationError,
     ForeignKeyViolationError,
+    HalfAppliedMigrationError,
     IdleInTransactionTimeoutError,
     InsecureConnectionError,
     LifecycleError,
     LockTimeoutError,
+    MigrationError,
+    MigrationLockError,
     MissingExtraError,
     MoorageError,
     NotNullViolationError,
+    PendingMigrationsError,
     PermissionDeniedError,
     PoolExhaustedError,
     ReadOnlyError,
@@ -148,6 +152,7 @@ __all__ = [
     "Diagnosis",
     "ExclusionViolationError",
     "ForeignKeyViolationError",
+    "HalfAppliedMigrationError",
     "Hook",
     "HostPort",
     "IdleInTransactionTimeoutError",
@@ -156,12 +161,15 @@ __all__ = [
     "InstalledConnector",
     "LifecycleError",
     "LockTimeoutError",
+    "MigrationError",
+    "MigrationLockError",
     "LocksMigrations",
     "ManagesStorage",
     "MissingExtraError",
     "MoorageError",
     "NotNullViolationError",
     "OnConflict",
+    "PendingMigrationsError",
     "PermissionDeniedError",
     "PoolExhaustedError",
     "PoolStatistics",
@@ -175,6 +183,7 @@ __all__ = [
     "StatementCancelledError",
     "StatementSyntaxError",
     "StatementTimeoutError",
+    "SuspendsForeignKeys",
     "TooManyConnectionsError",
     "TransactionAbortedError",
     "TransactionLimits",

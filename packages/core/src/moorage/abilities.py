@@ -8,11 +8,13 @@ such thing leaves the methods out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["LocksMigrations", "ManagesStorage"]
+__all__ = ["LocksMigrations", "ManagesStorage", "SuspendsForeignKeys"]
 
 
 @runtime_checkable
@@ -71,4 +73,26 @@ class LocksMigrations(Protocol):
 
     async def unlock_migrations(self, connection: AsyncConnection) -> None:
         """Give the lock back, on the connection that took it."""
+        ...
+
+
+@runtime_checkable
+class SuspendsForeignKeys(Protocol):
+    """
+    Can alter a table only by making it anew, which foreign keys must not notice.
+
+    Dropping the old table would delete, or refuse to delete, the rows that refer to it. Foreign
+    keys are off while migrations run, and what they would have refused is looked for afterwards.
+    """
+
+    async def suspend_foreign_keys(self, connection: AsyncConnection) -> None:
+        """Switch foreign keys off for a connection without a transaction; none is left open."""
+        ...
+
+    async def restore_foreign_keys(self, connection: AsyncConnection) -> None:
+        """Switch them on again, when no transaction is open."""
+        ...
+
+    def find_orphans(self, connection: Connection) -> Sequence[str]:
+        """Return the references to rows that are not there, in words; called before COMMIT."""
         ...

@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from moorage.connector import Capabilities, DBConnector
+from moorage.db_commands import add_db_commands
 from moorage.errors import MoorageError
 from moorage.registry import InstalledConnector, installed_connectors, registry
 from moorage.settings import DatabaseSettings
@@ -53,6 +54,8 @@ def make_app() -> typer.Typer:
     @app.callback()
     def moorage() -> None:
         """Look at moorage and what it uses."""
+
+    add_db_commands(app)
 
     @app.command()
     def connectors(

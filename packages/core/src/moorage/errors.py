@@ -12,6 +12,10 @@ The one tree of errors of all moorage packages.
     │   └── ConnectorContractError     (also TypeError) loaded, but it breaks the contract
     │       └── ContractVersionError   written for another contract number
     ├── BulkInsertError                (also ValueError) rows that do not fit their table
+    ├── MigrationError                 (also RuntimeError) the schema cannot be migrated
+    │   ├── MigrationLockError         another process migrates, for too long
+    │   ├── HalfAppliedMigrationError  a revision was interrupted where DDL cannot be undone
+    │   └── PendingMigrationsError     the database is not where the code expects it
     ├── MissingExtraError              (also ImportError) an optional package is not installed
     ├── LifecycleError                 (also RuntimeError) used at a time when it cannot work
     │   ├── DatabaseDisposedError      the Database was disposed
@@ -84,14 +88,18 @@ __all__ = [
     "DeadlockError",
     "ExclusionViolationError",
     "ForeignKeyViolationError",
+    "HalfAppliedMigrationError",
     "IdleInTransactionTimeoutError",
     "InsecureConnectionError",
     "LifecycleError",
     "LockTimeoutError",
     "BulkInsertError",
+    "MigrationError",
+    "MigrationLockError",
     "MissingExtraError",
     "MoorageError",
     "NotNullViolationError",
+    "PendingMigrationsError",
     "PermissionDeniedError",
     "PoolExhaustedError",
     "ReadOnlyError",
@@ -221,6 +229,54 @@ class BulkInsertError(MoorageError, ValueError):
     """What was given to ``bulk_insert`` does not fit the table, or the backend."""
 
     anchor = "bulk-insert"
+
+
+class MigrationError(MoorageError, RuntimeError):
+    """The schema cannot be migrated, or nothing can be said about it."""
+
+    anchor = "migration"
+
+
+class MigrationLockError(MigrationError):
+    """Another process has been migrating this database for longer than was to be waited."""
+
+    anchor = "migration-lock"
+
+
+class HalfAppliedMigrationError(MigrationError):
+    """
+    A revision was interrupted on a backend that cannot undo CREATE and ALTER.
+
+    Attributes:
+        revision: The revision.
+        direction: ``upgrade`` or ``downgrade``.
+        ran: Its statements that ran.
+        unknown: The statement, if any, that was under way.
+    """
+
+    anchor = "half-applied-migration"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        revision: str = "",
+        direction: str = "",
+        ran: tuple[str, ...] = (),
+        unknown: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.revision = revision
+        self.direction = direction
+        self.ran = ran
+        self.unknown = unknown
+
+
+class PendingMigrationsError(MigrationError):
+    """The database is not at the revisions that the code expects."""
+
+    anchor = "pending-migrations"
 
 
 class LifecycleError(MoorageError, RuntimeError):

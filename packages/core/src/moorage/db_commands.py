@@ -1,0 +1,236 @@
+"""
+The commands below ``moorage db``: migrations from the command line.
+
+They print what a person wants to read, or JSON for a script, and exit with 0, with 1 where
+something failed or is not as it should be, and with 2 where the command itself was wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from moorage.errors import MoorageError
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["add_db_commands"]
+
+_T = TypeVar("_T")
+
+
+def add_db_commands(app: typer.Typer) -> None:
+    """
+    Add the group ``db`` to the command line.
+
+    Alembic is needed when a command runs, and not before.
+    """
+    import typer
+
+    db = typer.Typer(no_args_is_help=True, help="Migrate the database.")
+    config = typer.Option("alembic.ini", "--config", "-c", help="Alembic's settings.")
+    as_json = typer.Option(False, "--json", help="Print JSON, for scripts.")
+    _add_files(db, config)
+    _add_changes(db, config, as_json)
+    _add_questions(db, config, as_json)
+    app.add_typer(db, name="db")
+
+
+def _add_files(db: typer.Typer, config: Any) -> None:
+    import typer
+
+    @db.command()
+    def init(
+        directory: str = typer.Argument("migrations", help="Folder of env.py and the revisions."),
+        models: str = typer.Option(
+            "moorage.models:Base", help="Base of the models, as module:name."
+        ),
+    ) -> None:
+        """Write alembic.ini, env.py and the template of revisions."""
+        written = _do(lambda m: m.init(directory=directory, metadata=models))
+        for path in written:
+            print(f"wrote {path}")
+        print('Next step: moorage db revision -m "first tables"')
+
+    @db.command()
+    def revision(
+        message: str = typer.Option(..., "--message", "-m", help="What it does."),
+        empty: bool = typer.Option(False, "--empty", help="Do not compare; write an empty one."),
+        head: str = typer.Option("head", help="What it comes after."),
+        config: Path = config,
+    ) -> None:
+        """Write a revision from the differences between models and database."""
+        made = _await(
+            lambda m: m.revision(message, autogenerate=not empty, head=head, config=config)
+        )
+        print(f"wrote {made.path}")
+        print("Next step: read it, then moorage db upgrade")
+
+    @db.command()
+    def sql(
+        target: str = typer.Argument("head", help="A revision, or a range from:to."),
+        config: Path = config,
+    ) -> None:
+        """Print the SQL of an upgrade; nothing is connected to."""
+        print(_await(lambda m: m.sql(target, config=config)))
+
+
+def _add_changes(db: typer.Typer, config: Any, as_json: Any) -> None:
+    import typer
+
+    wait = typer.Option(
+        None, "--wait", help="Seconds to wait for another process that migrates.", min=0
+    )
+
+    @db.command()
+    def upgrade(
+        target: str = typer.Argument("head"),
+        wait: float = wait,
+        config: Path = config,
+        as_json: bool = as_json,
+    ) -> None:
+        """Apply revisions; safe to be run by many processes at once."""
+        applied = _await(
+            lambda m: m.upgrade(target, config=config, wait_seconds=wait, report=_tell)
+        )
+        _answer(as_json, {"applied": applied}, _count(applied, "applied"))
+
+    @db.command()
+    def downgrade(
+        target: str = typer.Argument(..., help="A revision, -1, or base."),
+        wait: float = wait,
+        config: Path = config,
+        as_json: bool = as_json,
+    ) -> None:
+        """Undo revisions."""
+        undone = _await(
+            lambda m: m.downgrade(target, config=config, wait_seconds=wait, report=_tell)
+        )
+        _answer(as_json, {"undone": undone}, _count(undone, "undone"))
+
+    @db.command()
+    def stamp(target: str, wait: float = wait, config: Path = config) -> None:
+        """Say where the database is, without running anything."""
+        _await(lambda m: m.stamp(target, config=config, wait_seconds=wait, report=_tell))
+
+
+def _add_questions(db: typer.Typer, config: Any, as_json: Any) -> None:
+    import typer
+
+    @db.command()
+    def current(config: Path = config, as_json: bool = as_json) -> None:
+        """Say where the database is; exits with 1 if that is not at head."""
+        status = _await(lambda m: m.current(config=config))
+        data = {**asdict(status), "is_at_head": status.is_at_head}
+        _answer(as_json, data, _where_it_is(status))
+        if not status.is_at_head:
+            raise typer.Exit(1)
+
+    @db.command()
+    def heads(config: Path = config, as_json: bool = as_json) -> None:
+        """List the revisions that nothing comes after; exits with 1 if there are several."""
+        found = _do(lambda m: m.heads(config=config))
+        _list_revisions(found, as_json)
+        if len(found) > 1:
+            raise typer.Exit(1)
+
+    @db.command()
+    def history(config: Path = config, as_json: bool = as_json) -> None:
+        """List all revisions, the newest first."""
+        _list_revisions(_do(lambda m: m.history(config=config)), as_json)
+
+    @db.command()
+    def check(config: Path = config, as_json: bool = as_json) -> None:
+        """Compare models and database, and look for models that nobody imports."""
+        found = _await(lambda m: m.check(config=config))
+        lines = [
+            *(f"not applied: {one}" for one in found.pending),
+            *(f"several heads: {one}" for one in found.heads),
+            *found.differences,
+            *map(str, found.unreached),
+        ]
+        if found.pending:
+            lines.append("Next step: moorage db upgrade")
+        elif found.differences:
+            lines.append("Next step: moorage db revision -m MESSAGE")
+        elif found.unreached:
+            lines.append("Next step: import these modules in env.py")
+        text = "\n".join(lines) or "models and database agree"
+        _answer(as_json, {**asdict(found), "is_clean": found.is_clean}, text)
+        if not found.is_clean:
+            raise typer.Exit(1)
+
+
+def _do(work: Any) -> Any:
+    try:
+        from moorage import migrations
+
+        return work(migrations)
+    except MoorageError as error:
+        _fail(error)
+
+
+def _await(work: Any) -> Any:
+    async def call(coroutine: Coroutine[Any, Any, _T]) -> _T:
+        return await coroutine
+
+    return _do(lambda migrations: asyncio.run(call(work(migrations))))
+
+
+def _fail(error: MoorageError) -> NoReturn:
+    import typer
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text("error: ", style="bold red").append(str(error), style="default"))
+    raise typer.Exit(1)
+
+
+def _tell(sentence: str) -> None:
+    """Print progress where it does not mix with a result."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _answer(as_json: bool, data: Any, text: str) -> None:
+    print(json.dumps(data, indent=2) if as_json else text)
+
+
+def _count(revisions: list[str], verb: str) -> str:
+    if not revisions:
+        return "nothing to do"
+    return f"{len(revisions)} revision{'s' if len(revisions) > 1 else ''} {verb}"
+
+
+def _where_it_is(status: Any) -> str:
+    at = f"at {', '.join(status.current) or 'no revision'}"
+    if status.is_at_head:
+        return f"{at}, which is head"
+    if status.unknown:
+        return f"{at}; {', '.join(status.unknown)} is in no file here"
+    return f"{at}; head is {', '.join(status.heads)}\nNext step: moorage db upgrade"
+
+
+def _list_revisions(revisions: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(one) for one in revisions], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("revision", "after", "what it does"):
+        table.add_column(column, overflow="fold")
+    for one in revisions:
+        mark = " (head)" if one.is_head else ""
+        after = ", ".join(one.down_revisions) or "the beginning"
+        table.add_row(Text(f"{one.revision}{mark}"), Text(after), Text(one.message))
+    console.print(table)
