@@ -1,9 +1,9 @@
 """
 Many processes that migrate one database at once.
 
-``python -m tests.chaos.fleet COUNT ALEMBIC_INI`` imports everything once, forks COUNT processes,
-lets all of them go at the same moment, and prints as JSON what became of each: which revisions it
-applied, or its error. The processes run Alembic's own command; what ``env.py`` does is the matter.
+``python -m tests.chaos.fleet COUNT MODULE ALEMBIC_INI...`` imports everything once. For each file
+it forks COUNT processes, lets all of them go at the same moment, and prints as JSON what became of
+each: what it printed, and its error. They run Alembic's own command; ``env.py`` is what differs.
 """
 
 import contextlib
@@ -30,10 +30,8 @@ def one(config: str) -> dict[str, object]:
     return {"error": "", "printed": printed.getvalue()}
 
 
-def main(count: int, config: str) -> None:
-    """Run the fleet and print its results."""
-    for module in ("alembic.command", "moorage.migrations", *sys.argv[3:]):
-        import_module(module)
+def fleet(count: int, config: str) -> list[object]:
+    """Run many processes at once, and return what became of them."""
     gate, open_gate = os.pipe()
     readers = []
     for _ in range(count):
@@ -50,10 +48,14 @@ def main(count: int, config: str) -> None:
     for read in readers:
         with os.fdopen(read, "rb") as stream:
             results.append(json.loads(stream.read() or b'{"error": "died", "printed": ""}'))
-    for _ in range(count):
         os.wait()
-    print(json.dumps(results))  # noqa: T201 (read by the test)
+    os.close(gate)
+    return results
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    processes, connector, *configs = sys.argv[1:]
+    for module in ("alembic.command", "moorage.migrations", connector):
+        import_module(module)
+    found = [fleet(int(processes), config) for config in configs]
+    print(json.dumps(found))  # noqa: T201 (read by the test)

@@ -100,7 +100,7 @@ def run_python(
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert not check or done.returncode == 0, done.stderr

@@ -177,13 +177,16 @@ class _Environment:
                 await connection.run_sync(self._look, connector)
                 return
             can_undo = connector.capabilities.transactional_ddl
-            if await connection.run_sync(self._has_nothing_to_do, connector, can_undo):
-                return
+
+            async def nothing_to_do() -> bool:
+                return await connection.run_sync(self._has_nothing_to_do, connector, can_undo)
+
             holder = await stack.enter_async_context(
-                migration_lock(database, self._wait_seconds, self._request.report)
+                migration_lock(database, self._wait_seconds, self._request.report, nothing_to_do)
             )
-            journal = None if can_undo else Journal(_sync(holder))
-            await self._try_often(connection, connector, journal)
+            if holder is not None:
+                journal = None if can_undo else Journal(_sync(holder))
+                await self._try_often(connection, connector, journal)
 
     def _own_database(self, given: Database | None) -> Database:
         """Return a database like the application's, but with time for what migrations do."""
@@ -218,10 +221,8 @@ class _Environment:
         self._configure(connection, connector, fn=self._fn)
         heads = context.get_context().get_current_heads()
         connection.rollback()
-        if not can_undo:
-            if self._stamps:
-                return False
-            Journal(connection).refuse_half_applied(heads)
+        if not can_undo and (self._stamps or not Journal(connection).is_empty()):
+            return False  # somebody is at it, or left it half done: the lock tells these apart
         return not list(self._fn(heads, context.get_context()))
 
     async def _try_often(
@@ -311,9 +312,7 @@ def _command() -> dict[str, Any]:
 
 def _run_anywhere(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine to its end, also where a loop is running in this thread already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _is_in_loop():
         asyncio.run(work)
         return
     failures: list[BaseException] = []
@@ -329,6 +328,14 @@ def _run_anywhere(work: Coroutine[Any, Any, None]) -> None:
     thread.join()
     if failures:
         raise failures[0]
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _sync(connection: AsyncConnection) -> Connection:

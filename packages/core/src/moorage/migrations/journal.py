@@ -10,7 +10,7 @@ go when it is complete.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from alembic.runtime.migration import RevisionStep
@@ -69,6 +69,10 @@ class Journal:
         self._rows: list[str] = []
         self._note: int | None = None
 
+    def is_empty(self) -> bool:
+        """Return whether no revision is under way, or was left half done."""
+        return not self._notes()
+
     def refuse_half_applied(self, heads: tuple[str, ...]) -> None:
         """
         Go on only if nothing was left half done; called under the lock, before anything is run.
@@ -79,11 +83,7 @@ class Journal:
         Raises:
             HalfAppliedMigrationError: A revision was interrupted.
         """
-        if not inspect(self._connection).has_table(JOURNAL_TABLE):
-            self._connection.rollback()
-            return
-        notes = self._connection.execute(select(_table).order_by(_table.c.id)).all()
-        self._connection.rollback()
+        notes = self._notes()
         if not notes:
             return
         revision, direction = notes[-1].revision, notes[-1].direction
@@ -96,6 +96,13 @@ class Journal:
             ran=tuple(note.statement for note in notes if note.state == _RAN),
             unknown=tuple(note.statement for note in notes if note.state == _BEGUN),
         )
+
+    def _notes(self) -> Sequence[Any]:
+        there = inspect(self._connection).has_table(JOURNAL_TABLE)
+        query = select(_table).order_by(_table.c.id)
+        notes = self._connection.execute(query).all() if there else ()
+        self._connection.rollback()
+        return notes
 
     def clear(self) -> None:
         """Forget all notes: a revision is complete, or somebody has put things in order."""

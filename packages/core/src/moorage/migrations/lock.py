@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,8 +26,11 @@ _REPORT_EVERY_SECONDS = 5.0
 
 @asynccontextmanager
 async def migration_lock(
-    database: Database, wait_seconds: float, report: Callable[[str], None]
-) -> AsyncIterator[AsyncConnection]:
+    database: Database,
+    wait_seconds: float,
+    report: Callable[[str], None],
+    nothing_to_do: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[AsyncConnection | None]:
     """
     Hold the lock for migrations on a connection of its own, and yield that connection.
 
@@ -38,10 +41,14 @@ async def migration_lock(
         database: Whose schema is changed.
         wait_seconds: Longest wait for another process.
         report: Called with a sentence now and then while it waits.
+        nothing_to_do: Asked before the lock is, and while it waits; ``None`` is yielded then.
 
     Raises:
         MigrationLockError: Another process still migrates when the time is over.
     """
+    if await nothing_to_do():
+        yield None
+        return
     connector = database.connector
     async with database.engine.connect() as connection:
         if not isinstance(connector, LocksMigrations):
@@ -51,7 +58,12 @@ async def migration_lock(
             )
             yield connection
             return
-        await _acquire(connector, connection, wait_seconds, report)
+        waiting = _pauses(wait_seconds, report)
+        while not await connector.try_lock_migrations(connection):
+            await asyncio.sleep(next(waiting))
+            if await nothing_to_do():
+                yield None
+                return
         try:
             yield connection
         finally:
@@ -59,23 +71,17 @@ async def migration_lock(
             await connection.invalidate()
 
 
-async def _acquire(
-    connector: LocksMigrations,
-    connection: AsyncConnection,
-    wait_seconds: float,
-    report: Callable[[str], None],
-) -> None:
+def _pauses(wait_seconds: float, report: Callable[[str], None]) -> Iterator[float]:
+    """Yield how long to sleep between two questions, until the time is over."""
     began = time.monotonic()
-    pause, reported = _FIRST_PAUSE_SECONDS, began
-    while not await connector.try_lock_migrations(connection):
-        now = time.monotonic()
-        if now - began >= wait_seconds:
-            raise MigrationLockError(
-                f"another process has been migrating this database for {wait_seconds:g} s",
-                hint="look at what it does; wait longer with wait_seconds= or --wait",
-            )
-        if now - reported >= _REPORT_EVERY_SECONDS or reported == began:
-            reported = now
+    pause, next_report = _FIRST_PAUSE_SECONDS, began
+    while (now := time.monotonic()) - began < wait_seconds:
+        if now >= next_report:
+            next_report = now + _REPORT_EVERY_SECONDS
             report(f"another process migrates; waiting ({now - began:.0f} s of {wait_seconds:g} s)")
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        yield pause * random.uniform(0.5, 1.0)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+    raise MigrationLockError(
+        f"another process has been migrating this database for {wait_seconds:g} s",
+        hint="look at what it does; wait longer with wait_seconds= or --wait",
+    )
