@@ -103,6 +103,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "docs/bulk.md",
+        "docs/connections.md",
         "docs/errors.md",
         "docs/postgres.md",
         "docs/read-sessions.md",

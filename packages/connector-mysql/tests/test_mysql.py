@@ -241,3 +241,32 @@ def test_several_hosts_are_refused(values: dict[str, str]) -> None:
     """Several hosts and read hosts are refused with an error that says it is not there yet."""
     with pytest.raises(SettingsError, match=r"does not (fail over between|use read) hosts yet"):
         MySQLConnector(DatabaseSettings(**values, _env_file=None))
+
+
+async def test_a_cancelled_statement_does_not_outlive_its_limit(
+    make_database: DatabaseFactory,
+) -> None:
+    """What a cancelled task leaves running on the server ends with the limit of its session."""
+    watcher = make_database()
+    database = make_database(statement_timeout_seconds=1)
+    running = text(
+        "SELECT count(*) FROM information_schema.processlist"
+        " WHERE db = database() AND info LIKE 'SELECT sleep%'"
+    )
+
+    async def sleep() -> None:
+        async with database.session() as session:
+            await session.execute(text("SELECT sleep(300)"))
+
+    async def count() -> int:
+        async with watcher.session() as session:
+            return int((await session.execute(running)).scalar_one())
+
+    sleeping = asyncio.create_task(sleep())
+    async with asyncio.timeout(60):
+        while not await count():
+            assert not sleeping.done()
+        sleeping.cancel()
+        await asyncio.wait({sleeping})
+        while await count():
+            await asyncio.sleep(0.01)
