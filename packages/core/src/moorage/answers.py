@@ -39,19 +39,21 @@ def limit_answers(engine: Engine, connector: DBConnector) -> None:
     grace = connector.settings.answer_grace_seconds
     if connector.capabilities.networked and grace > 0:
 
-        def limit(connection: Any, statements: int = 1) -> float:
+        def limit(connection: Any, statements: int = 1, least: float = 0.0) -> float:
             try:
                 limits = connection.info.get(LIMITS)
             except (AttributeError, NotImplementedError):
                 limits = None  # the dialect sets itself up, on what stands for a connection
             own = getattr(limits, "statement_timeout_seconds", None)
             seconds = usual if own is None else own
-            return seconds * statements + grace if seconds else 0.0
+            return max(seconds * statements, least) + grace if seconds else 0.0
 
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
             setattr(dialect, name, _statement_limited(getattr(dialect, name), limit))
-        for name in ("do_commit", "do_rollback"):
-            setattr(dialect, name, _end_limited(getattr(dialect, name), limit))
+        # A unit of work ends the wait for its COMMIT itself.
+        commit_limit = functools.partial(limit, least=connector.settings.commit_timeout_seconds)
+        dialect.do_commit = _end_limited(dialect.do_commit, commit_limit)
+        dialect.do_rollback = _end_limited(dialect.do_rollback, limit)
         if dialect.has_terminate:
             _attach_haste(engine)
     dialect.do_commit = _only_if_connected(dialect.do_commit)

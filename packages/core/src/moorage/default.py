@@ -21,6 +21,14 @@ from moorage.unit_of_work import AsyncSessionMaker
 __all__ = ["dispose_engine", "get_database", "get_engine", "get_sessionmaker", "use_database"]
 
 _lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # a thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 _database: Database | None = None
 _owner_pid = 0
 

@@ -220,6 +220,7 @@ class LoopPool(Pool):
         places, self._places = self._places, {}
         for place in places.values():
             place.let_go()
+            _let_go.append(place)  # its generator would speak to the parent's loop
 
     def abandon(self, record: ConnectionPoolEntry) -> None:
         """Let the connection of a record go without a word to the server."""
@@ -251,10 +252,10 @@ class LoopPool(Pool):
         # The one that was used last, unless others have waited longer.
         record = idle.pop()[1] if idle and not place.waiters else self._wait_or_open(place)
         now = time.monotonic()
-        if now >= place.next_expiry:
-            place.age(now)
         stack = stack_of_caller() if place.debug else ""
         place.holders[record] = (now, task, work_name.get(), stack)
+        if now >= place.next_expiry:
+            place.age(now)
         if task is not None:
             tasks.add(task)
         if place.hold_timer is None and self._hold_warning_seconds:
@@ -556,7 +557,6 @@ class _Place:
         self.holders.clear()
         self.tasks.clear()
         self.waiters.clear()
-        _let_go.append(self)  # its guardian and timers would speak to a loop that is gone
 
     async def _close_idle(self) -> None:
         self._closed = True
