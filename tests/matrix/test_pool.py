@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import threading
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -145,6 +146,35 @@ async def test_waiters_are_served_in_order(make_database: DatabaseFactory, scale
     # Five are served at once, and may overtake each other behind the pool's door.
     assert all(abs(place - number) < 5 for place, number in enumerate(served))
     assert database.pool_statistics().waiting == 0
+
+
+@pytest.mark.scaled
+async def test_waiting_in_vain_leaves_nothing(make_database: DatabaseFactory, scale: Scale) -> None:
+    """However many wait in vain, all are told so, and nothing of them stays in memory."""
+    database = make_database(pool_size=5, max_overflow=0, pool_timeout_seconds=0.05)
+    held = [await database.engine.connect() for _ in range(5)]
+    tasks = scale(small=100, full=1000)
+
+    async def wait_in_vain() -> int:
+        outcomes = await asyncio.gather(
+            *(database.engine.connect() for _ in range(tasks)), return_exceptions=True
+        )
+        assert all(isinstance(outcome, PoolExhaustedError) for outcome in outcomes)
+        assert database.pool_statistics().waiting == 0
+        del outcomes
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    async with asyncio.timeout(100):
+        await wait_in_vain()  # caches are filled
+        tracemalloc.start()
+        first, *later = [await wait_in_vain() for _ in range(3)]
+        tracemalloc.stop()
+    # A future, a task and an exception take more than 3 kB.
+    assert max(later) - first < 300 * tasks
+    for connection in held:
+        await connection.close()
+    assert database.pool_statistics().timeouts == 4 * tasks
 
 
 async def test_exhaustion_says_who_holds_what(make_database: DatabaseFactory) -> None:
