@@ -210,6 +210,16 @@ class WritesInReadOnlyUnits(Broken, SQLiteConnector):
         return super().get_execution_options("read write")
 
 
+class WritesInReadSessions(Broken, PostgresConnector):
+    """Declares connections that refuse writes, and does nothing to them."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_a_read_session_refuses_writes"})
+
+    async def make_read_only(self, driver_connection: Any) -> None:
+        """Make nothing of it."""
+
+
 class LocksTooLate(Broken, SQLiteConnector):
     """Reads first and asks for the write lock afterwards."""
 
@@ -267,6 +277,7 @@ class FailsWhileJudging(Broken, SQLiteConnector):
             "test_a_collision_is_named",
             "test_a_long_statement_is_ended",
             "test_a_read_only_unit_refuses_writes",
+            "test_a_read_session_refuses_writes",
             "test_cancellation_anywhere_leaves_nothing",
             "test_errors_are_classified",
             "test_failures_are_errors_of_both_trees",
@@ -349,6 +360,9 @@ class SwallowsRollbacks(Broken, PostgresConnector):
         dialect: Any = engine.sync_engine.dialect
         dialect.do_rollback = lambda connection: None
         return engine
+
+    def in_transaction(self, driver_connection: Any) -> bool | None:
+        return False
 
 
 class SwallowsCancellation(Broken, SQLiteConnector):
@@ -488,6 +502,18 @@ class TakesLossForAnError(Broken, PostgresConnector):
         if diagnosis is not None and diagnosis.kind is ConnectionLostError:
             return self.diagnose(DatabaseError, str(error), diagnosis.code)
         return diagnosis
+
+
+class SkipsTLS(Broken, PostgresConnector):
+    """Takes the settings of TLS, and connects without."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_a_server_without_proof_is_refused"})
+
+    def get_engine_args(self) -> dict[str, Any]:
+        arguments = super().get_engine_args()
+        arguments["connect_args"]["ssl"] = False
+        return arguments
 
 
 class ClaimsSeveralHosts(Broken, PostgresConnector):

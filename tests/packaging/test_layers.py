@@ -96,7 +96,8 @@ def imports(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[Impo
                 kept = len(parents) - node.level + (1 if is_package else 0)
                 source = ".".join([*parents[:kept], source]).rstrip(".")
             for alias in node.names:
-                yield Import(source, alias.name, node.lineno, node in late)
+                if alias.name != "__version__":  # it belongs to no layer
+                    yield Import(source, alias.name, node.lineno, node in late)
 
 
 def modules(source: Path, package: str) -> Iterator[tuple[str, Path, ast.Module]]:

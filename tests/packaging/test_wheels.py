@@ -6,27 +6,25 @@ neither the tree nor the network takes part in building.
 """
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.packaging.building import (
+    MODULES,
+    ROOT,
+    Built,
+    build,
+    clean_environment,
+    new_environment,
+    run,
+    uv,
+)
 
-MODULES = {
-    "moorage": "moorage",
-    "moorage-postgres": "moorage_postgres",
-    "moorage-mysql": "moorage_mysql",
-    "moorage-sqlite": "moorage_sqlite",
-    "moorage-fastapi": "moorage_fastapi",
-}
 DRIVERS = {
     "moorage-postgres": {"asyncpg"},
     "moorage-mysql": {"aiomysql", "pymysql"},
@@ -63,56 +61,6 @@ print(json.dumps({"connector": connector.name, "driver": asyncio.run(main())}))
 """
 
 
-@dataclass(frozen=True)
-class Built:
-    """The files of one distribution."""
-
-    wheel: Path
-    sdist: Path
-
-
-def run(
-    argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> str:
-    """Run a program to its end and return its output; a failure shows what it printed."""
-    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{argv}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
-
-
-def uv() -> str:
-    """Return the uv of this environment."""
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if beside.exists() else shutil.which("uv") or "uv"
-
-
-def clean_environment(**settings: str) -> dict[str, str]:
-    """Return the variables of this process without any that moorage or Python would read."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("DB_", "PYTHON", "VIRTUAL_ENV")) and name != "DATABASE_URL"
-    }
-    return {**kept, **settings}
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
-    """Build all distributions in a copy of the tree."""
-    tree = tmp_path_factory.mktemp("tree")
-    rubbish = shutil.ignore_patterns("__pycache__", "dist", ".*")
-    shutil.copytree(ROOT / "packages", tree / "packages", ignore=rubbish)
-    found = {}
-    for project in sorted(tree.glob("packages/*/pyproject.toml")):
-        dist = tree / "dist" / project.parent.name
-        run([sys.executable, "-m", "hatchling", "build", "-d", dist], cwd=project.parent)
-        (wheel,) = dist.glob("*.whl")
-        (sdist,) = dist.glob("*.tar.gz")
-        found[wheel.name.partition("-")[0].replace("_", "-")] = Built(wheel, sdist)
-    assert found.keys() == MODULES.keys()
-    return found
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_wheel_content(built: dict[str, Built], name: str) -> None:
     """A wheel holds its package, the mark of typed code, the licence, and nothing else."""
@@ -127,7 +75,8 @@ def test_wheel_content(built: dict[str, Built], name: str) -> None:
         MODULES[name],
         metadata.partition("/")[0],
     }
-    assert not [entry for entry in names if "/tests/" in entry or entry.endswith(".pyc")]
+    code = [entry for entry in names if "/templates/" not in entry]
+    assert not [entry for entry in code if "/tests/" in entry or entry.endswith(".pyc")]
     assert fields["Description-Content-Type"] == "text/markdown"
     assert fields["License-Expression"] == "MIT"
 
@@ -145,9 +94,7 @@ def test_sdist_builds_alone(built: dict[str, Built], name: str, tmp_path: Path) 
     run(["tar", "-xzf", built[name].sdist, "-C", tmp_path])
     (source,) = tmp_path.iterdir()
     assert (source / "README.md").is_file()
-    dist = tmp_path / "dist"
-    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist], cwd=source)
-    (wheel,) = dist.glob("*.whl")
+    (wheel,) = build(source, tmp_path / "dist", "wheel")
     with zipfile.ZipFile(wheel) as again, zipfile.ZipFile(built[name].wheel) as first:
         assert again.namelist() == first.namelist()
 
@@ -161,11 +108,7 @@ def one_connector(
     """Return a connector and the Python of a fresh environment that has only it and the core."""
     name: str = request.param
     place = tmp_path_factory.mktemp(name) / "venv"
-    run([uv(), "venv", "--quiet", "--python", sys.executable, place])
-    python = place / "bin" / "python"
-    wheels = [built["moorage"].wheel, built[name].wheel]
-    run([uv(), "pip", "install", "--quiet", "--python", python, *wheels])
-    return name, python
+    return name, new_environment(place, built["moorage"].wheel, built[name].wheel)
 
 
 def test_one_connector_brings_no_other_driver(one_connector: tuple[str, Path]) -> None:
@@ -195,10 +138,8 @@ def test_one_connector_works(
 @pytest.mark.parametrize("name", ["moorage-fastapi", "moorage"])
 def test_every_module_imports_alone(built: dict[str, Built], name: str, tmp_path: Path) -> None:
     """Core and FastAPI package import where no connector is installed at all."""
-    run([uv(), "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"])
-    python = tmp_path / "venv" / "bin" / "python"
     wheels = {built["moorage"].wheel, built[name].wheel}
-    run([uv(), "pip", "install", "--quiet", "--python", python, *wheels])
+    python = new_environment(tmp_path / "venv", *wheels)
     run([python, "-c", f"import {MODULES[name]}"], cwd=tmp_path, env=clean_environment())
 
 

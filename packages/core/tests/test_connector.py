@@ -23,9 +23,10 @@ from moorage.pool import LoopPool
 
 
 class DuckConnector(DBConnector):
-    """The smallest connector there is."""
+    """A small connector, which can encrypt."""
 
     name = "duck"
+    capabilities: ClassVar[Capabilities] = Capabilities(tls=True)
 
     def get_url(self) -> URL:
         """Return the URL that the settings say."""
@@ -56,6 +57,7 @@ class BirdConnector(DBConnector):
     """A connector that uses what the base class offers."""
 
     name = "bird"
+    capabilities: ClassVar[Capabilities] = Capabilities(tls=True)
     default_port = 77
     options_model = BirdOptions
     url_parameters: ClassVar[Mapping[str, URLParameter]] = {
@@ -74,7 +76,9 @@ class BirdConnector(DBConnector):
 class FailOverConnector(DuckConnector):
     """A connector that can do more than the base class assumes."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(several_hosts=True, read_hosts=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        tls=True, several_hosts=True, read_hosts=True
+    )
 
 
 class FileConnector(DuckConnector):
@@ -384,3 +388,32 @@ def test_abstract_connector_cannot_be_made() -> None:
 
     with pytest.raises(TypeError, match="get_url"):
         Nothing(DatabaseSettings())  # type: ignore[abstract]
+
+
+class PlainConnector(DuckConnector):
+    """A connector that says nothing of encryption, and has none."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"host": "db.example.com"}, "is not this machine"),
+        ({"ssl_mode": "require"}, "argument ssl_mode=require"),
+        ({"ssl_mode": "verify-ca"}, "argument ssl_mode=verify-ca"),
+    ],
+)
+def test_encryption_is_not_skipped_silently(values: dict[str, Any], told: str) -> None:
+    """A connector without TLS refuses settings that ask for it, also where they do so unsaid."""
+    with pytest.raises(SettingsError, match=told) as caught:
+        PlainConnector(DatabaseSettings(**values))
+    assert "DB_SSL_MODE=disable" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"ssl_mode": "prefer"}, {"ssl_mode": "disable", "host": "db.example.com"}]
+)
+def test_no_encryption_is_somebodys_decision(values: dict[str, Any]) -> None:
+    """A connector without TLS connects on this machine, and where it was told to."""
+    PlainConnector(DatabaseSettings(**values))

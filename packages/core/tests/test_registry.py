@@ -526,7 +526,7 @@ def test_scheme_decides(
     publish(site, "moorage-duck", "duck")
     publish(site, "other", "postgres")
     with caplog.at_level(logging.INFO, "moorage.registry"):
-        connector = registry.get(DatabaseSettings(url="duck+fast://db/app"))
+        connector = registry.get(DatabaseSettings(url="duck+fast://localhost/app"))
     assert connector.name == "duck"
     assert caplog.messages == [
         "connector 'duck' (moorage-duck 1.0) picked: argument url begins with it"
@@ -554,7 +554,7 @@ def test_url_of_another_connector(
     publish(site, "moorage-duck", "duck")
     publish(site, "moorage-goose", "goose")
     monkeypatch.setenv("DB_TYPE", "duck")
-    monkeypatch.setenv("DB_URL", f"{scheme}://db/app")
+    monkeypatch.setenv("DB_URL", f"{scheme}://localhost/app")
     with pytest.raises(SettingsError) as caught:
         registry.get(DatabaseSettings())
     assert str(caught.value) == (
@@ -569,7 +569,7 @@ def test_url_with_an_alias(site: Distributions, registry: ConnectorRegistry) -> 
     text = source(line="url_schemes = frozenset({'mallard'})")
     site.install("moorage-duck", names, {"duck_db": text})
     for type_, scheme in [("duck", "goose"), ("goose", "duck"), ("duck", "mallard")]:
-        settings = DatabaseSettings(type=type_, url=f"{scheme}://db/app")
+        settings = DatabaseSettings(type=type_, url=f"{scheme}://localhost/app")
         assert registry.get(settings).name == "duck"
 
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 from sqlalchemy import URL, make_url
 
-from moorage import DatabaseSettings, DBConnector, MoorageError, SettingsError
+from moorage import Capabilities, DatabaseSettings, DBConnector, MoorageError, SettingsError
 from moorage.registry import ConnectorRegistry
 
 # Words that occur nowhere else, of which every password below is made.
@@ -25,6 +25,7 @@ class ToyConnector(DBConnector):
     """A connector that needs nothing but what SQLAlchemy brings."""
 
     name = "toy"
+    capabilities = Capabilities(tls=True)
     url_schemes = frozenset({"postgres"})
 
     def get_url(self) -> URL:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import URL, make_url
 
-from moorage import DatabaseSettings, DBConnector
+from moorage import Capabilities, DatabaseSettings, DBConnector
 
 # Everything but lone surrogates, which no encoding of a URL has.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -17,6 +17,7 @@ class ToyConnector(DBConnector):
     """A connector for any URL."""
 
     name = "toy"
+    capabilities = Capabilities(tls=True)
     default_port = 77
 
     def get_url(self) -> URL:

@@ -82,6 +82,7 @@ class MySQLConnector(DBConnector):
     url_schemes: ClassVar[frozenset[str]] = frozenset({"mariadb"})
     options_model: ClassVar[type[ConnectorOptions]] = MySQLOptions
     capabilities: ClassVar[Capabilities] = Capabilities(
+        tls=True,
         isolation_levels=frozenset(
             {"READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}
         ),

@@ -98,6 +98,7 @@ class PostgresConnector(DBConnector):
     url_schemes: ClassVar[frozenset[str]] = frozenset({"postgresql"})
     options_model: ClassVar[type[ConnectorOptions]] = PostgresOptions
     capabilities: ClassVar[Capabilities] = Capabilities(
+        tls=True,
         isolation_levels=frozenset({"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"}),
         read_only_transactions=True,
         read_only_connections=True,

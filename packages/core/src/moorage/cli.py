@@ -1,5 +1,8 @@
 """
-The command line: ``moorage connectors`` says what is installed, and what is wrong with it.
+The command line.
+
+``moorage connectors`` says what is installed, and what is wrong with it; ``moorage connector new``
+writes a distribution with a new connector.
 
 typer and rich are an extra; without them the command prints the line that installs them.
 """
@@ -10,12 +13,14 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.connector import Capabilities, DBConnector
 from moorage.db_commands import add_db_commands
 from moorage.errors import MoorageError
 from moorage.registry import InstalledConnector, installed_connectors, registry
+from moorage.scaffold.connector import plan_connector, write_connector
 from moorage.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -71,6 +76,44 @@ def make_app() -> typer.Typer:
             _print_table(found)
         if not found or any(item.problem for item in found):
             raise typer.Exit(1)
+
+    connector = typer.Typer(no_args_is_help=True, help="Write connectors for other backends.")
+    app.add_typer(connector, name="connector")
+
+    @connector.callback()
+    def writing() -> None:
+        """Write connectors for other backends."""
+
+    @connector.command("new")
+    def new(
+        name: str = typer.Argument(help="What DB_TYPE will say, such as heron."),
+        driver: str = typer.Option(
+            "", help="SQLAlchemy's dialect and driver; default: NAME+asyncNAME."
+        ),
+        requires: str = typer.Option("", help="The driver's distribution; default: the driver."),
+        port: int | None = typer.Option(
+            None, help="Default port; leave it out for a backend without a network."
+        ),
+        into: str = typer.Option(
+            "", help="Folder to write, which must not be there; default: moorage-NAME."
+        ),
+    ) -> None:
+        """Write a distribution with a connector: package, tests, README and a CI file."""
+        try:
+            plan = plan_connector(name, driver=driver, requirement=requires, port=port)
+            folder = Path(into or plan.distribution)
+            written = write_connector(plan, folder)
+        except MoorageError as error:
+            typer.echo(error, err=True)
+            raise typer.Exit(1) from None
+        for path in written:
+            typer.echo(f"wrote {path}")
+        typer.echo(
+            "\nNext:\n"
+            f"  cd {folder}\n"
+            "  pip install -e '.[test]'\n"
+            f"  {plan.name.upper()}_TEST_NAME=an_empty_database pytest"
+        )
 
     return app
 

@@ -124,6 +124,8 @@ class Capabilities:
     Attributes:
         networked: It is reached over a network or a socket, so that host, port, user, password
             and TLS mean something.
+        tls: ``ssl_mode`` and the certificates are understood. Settings that ask for encryption,
+            as they do for a host elsewhere unless they say otherwise, are refused without it.
         several_hosts: ``host`` may list several places between which the connector fails over.
         read_hosts: ``read_host`` is understood.
         isolation_levels: SQLAlchemy's names of the isolation levels that a unit may ask for.
@@ -144,6 +146,7 @@ class Capabilities:
     """
 
     networked: bool = True
+    tls: bool = False
     several_hosts: bool = False
     read_hosts: bool = False
     isolation_levels: frozenset[str] = frozenset()
@@ -301,9 +304,13 @@ class DBConnector(ABC):
         try:
             return create_async_engine(self.get_url(), **self.get_engine_args())
         except (ImportError, sa_exc.NoSuchModuleError) as error:
+            distribution = _distribution_of(type(self))
+            origin = f" of {distribution}" if distribution else ""
             raise ConnectorImportError(
-                f"connector {self.name!r} cannot load its driver: {error}",
-                hint=f"install the driver: pip install 'moorage-{self.name}'",
+                f"connector {self.name!r}{origin} cannot load its driver: {error}",
+                hint=f"install what it needs: pip install --force-reinstall {distribution}"
+                if distribution
+                else "pip install the driver, or correct the URL that get_url() returns",
             ) from error
 
     def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
@@ -600,6 +607,19 @@ class DBConnector(ABC):
                 f"{settings.origin('host')} lists {len(settings.hosts)} hosts, and connector"
                 f" {self.name!r} does not fail over between hosts yet; name one host"
             )
+        mode = effective_ssl_mode(settings)
+        if can.networked and not can.tls and mode not in {"disable", "prefer"}:
+            variable = settings.variable("ssl_mode")
+            asked = (
+                f"{settings.origin('ssl_mode')}={mode} asks for encryption"
+                if settings.ssl_mode is not None
+                else f"{settings.host} ({settings.origin('host')}) is not this machine, so that"
+                f" {variable} means {mode}"
+            )
+            problems.append(
+                f"{asked}, and connector {self.name!r} does not encrypt; on a network that you"
+                f" trust, set {variable}=disable"
+            )
         if settings.read_host is not None and not can.read_hosts:
             problems.append(
                 f"{settings.origin('read_host')} is set, and connector {self.name!r} does not use"
@@ -607,3 +627,11 @@ class DBConnector(ABC):
             )
         if problems:
             raise SettingsError(problems)
+
+
+def _distribution_of(connector: type) -> str:
+    """Return the name of the distribution that a class comes from; empty for none."""
+    from importlib.metadata import packages_distributions  # slow, and needed for an error only
+
+    package = connector.__module__.partition(".")[0]
+    return next(iter(packages_distributions().get(package, ())), "")

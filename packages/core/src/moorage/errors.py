@@ -17,6 +17,7 @@ The one tree of errors of all moorage packages.
     │   ├── HalfAppliedMigrationError  a revision was interrupted where DDL cannot be undone
     │   └── PendingMigrationsError     the database is not where the code expects it
     ├── MissingExtraError              (also ImportError) an optional package is not installed
+    ├── ScaffoldError                  files of a project cannot be written as asked for
     ├── LifecycleError                 (also RuntimeError) used at a time when it cannot work
     │   ├── DatabaseDisposedError      the Database was disposed
     │   ├── UnitOfWorkError            a unit of work was used against its rules
@@ -103,6 +104,7 @@ __all__ = [
     "PermissionDeniedError",
     "PoolExhaustedError",
     "ReadOnlyError",
+    "ScaffoldError",
     "SerializationError",
     "SessionSharedError",
     "SettingsError",
@@ -277,6 +279,12 @@ class PendingMigrationsError(MigrationError):
     """The database is not at the revisions that the code expects."""
 
     anchor = "pending-migrations"
+
+
+class ScaffoldError(MoorageError):
+    """Files of a project cannot be written as asked for; nothing was written."""
+
+    anchor = "scaffold"
 
 
 class LifecycleError(MoorageError, RuntimeError):

@@ -32,6 +32,7 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "ConnectorRegistry",
     "InstalledConnector",
+    "check_connector_name",
     "get_connector",
     "installed_connectors",
     "register_connector",
@@ -104,7 +105,7 @@ class ConnectorRegistry:
         names = names or (connector.name,)
         with self._lock:
             for name in names:
-                _check_name(name, source)
+                check_connector_name(name, source)
                 other = self._registered.get(name, connector)
                 if other is not connector:
                     raise ConnectorConflictError(
@@ -286,7 +287,7 @@ def _load(point: EntryPoint) -> type[DBConnector]:
             hint=f"report it to the authors of {distribution}",
         ) from error
     _check_contract(loaded, source)
-    _check_name(point.name, source)
+    check_connector_name(point.name, source)
     connector: type[DBConnector] = loaded
     return connector
 
@@ -312,11 +313,16 @@ def _check_contract(loaded: object, source: str) -> None:
     missing = sorted(getattr(loaded, "__abstractmethods__", ()))
     if missing:
         raise ConnectorContractError(f"{source} does not define {', '.join(missing)}", hint=_REPORT)
-    _check_name(getattr(loaded, "name", None), source)
+    check_connector_name(getattr(loaded, "name", None), source)
 
 
-def _check_name(name: object, source: str) -> None:
-    """Refuse a name under which a connector's options could not be read from variables."""
+def check_connector_name(name: object, source: str) -> None:
+    """
+    Refuse a name under which a connector's options could not be read from variables.
+
+    Raises:
+        ConnectorContractError: Names ``source``, which has the name.
+    """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ConnectorContractError(
             f"{source} has the name {name!r}; lower-case letters, digits and underscores are"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -16,6 +17,7 @@ from moorage.database import Database
 from moorage.errors import (
     AuthenticationError,
     CheckViolationError,
+    ConnectError,
     ConnectionLostError,
     DatabaseError,
     DatabaseMissingError,
@@ -37,6 +39,8 @@ from moorage.tls import effective_ssl_mode
 __all__ = ["FailureChecks"]
 
 _NOBODY_LISTENS = 1
+# An authority that signed nothing: no server has a certificate of it.
+_STRANGER = Path(__file__).parents[1] / "stranger.pem"
 
 _STATEMENTS: dict[type[DatabaseError], Any] = {
     UniqueViolationError: insert(Owner).values(id=3, name="ada", balance=0),
@@ -165,6 +169,21 @@ class FailureChecks:
                     relay.cut()
                     with pytest.raises(ConnectionLostError):
                         await session.execute(select(1))
+                await database.ping()
+
+    @check(
+        "connect_args: make_ssl_context() for what effective_ssl_mode() says; or declare no tls",
+        capability="tls",
+    )
+    async def test_a_server_without_proof_is_refused(self, settings: DatabaseSettings) -> None:
+        """Where the certificate has to be verified, a server that cannot show one is refused."""
+        if settings.hosts[0].is_socket:
+            pytest.skip("the settings name a socket, which needs no encryption")
+        async with Database(settings) as usual:
+            await usual.ping()
+        strict = {"ssl_mode": "verify-full", "ssl_ca": _STRANGER}
+        async with Database(settings.model_copy(update=strict)) as database:
+            with pytest.raises(ConnectError):
                 await database.ping()
 
     @check(

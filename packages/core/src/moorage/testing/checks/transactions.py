@@ -102,19 +102,27 @@ class TransactionChecks:
         capability="read_only_transactions",
     )
     async def test_a_read_only_unit_refuses_writes(self, database: Database) -> None:
-        """The database refuses a write where only reads were asked for, and stores nothing."""
-        declared = ReadOnlyError in database.connector.capabilities.errors
-        kind = ReadOnlyError if declared else DatabaseError
-        with pytest.raises(kind):
+        """The database refuses a write in a unit that only reads, and stores nothing."""
+        with pytest.raises(_refusal(database)):
             async with database.unit_of_work(read_only=True) as session:
-                assert len(await owners(session)) == 2
-                await session.execute(update(Owner).values(balance=1))
-        with pytest.raises(kind):
-            async with database.read_session() as session:
                 assert len(await owners(session)) == 2
                 await session.execute(update(Owner).values(balance=1))
         async with database.session() as session:
             assert [owner.balance for owner in await owners(session)] == [0, 0]
+
+    @check(
+        "make_read_only: the backend itself has to refuse, whatever the statement looks like",
+        capability="read_only_connections",
+    )
+    async def test_a_read_session_refuses_writes(self, database: Database) -> None:
+        """The database refuses a write in a read session, and other sessions still write."""
+        with pytest.raises(_refusal(database)):
+            async with database.read_session() as session:
+                assert len(await owners(session)) == 2
+                await session.execute(update(Owner).values(balance=1))
+        async with database.unit_of_work() as session:
+            assert [owner.balance for owner in await owners(session)] == [0, 0]
+            await session.execute(update(Owner).values(balance=2))
 
     @check(
         "get_execution_options('read only deferrable'), and Capabilities.deferrable_transactions",
@@ -142,6 +150,11 @@ class TransactionChecks:
         async with database.engine.begin() as connection:
             await connection.run_sync(table.create)
             await connection.run_sync(table.drop)
+
+
+def _refusal(database: Database) -> type[DatabaseError]:
+    declared = ReadOnlyError in database.connector.capabilities.errors
+    return ReadOnlyError if declared else DatabaseError
 
 
 async def _insert_one(unit: UnitOfWork, number: int) -> None:
