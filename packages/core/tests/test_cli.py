@@ -21,7 +21,17 @@ class SpareConnector(DBConnector):
 
     def get_url(self) -> URL:
         """Return a URL of SQLAlchemy's own."""
-        return self.build_url("sqlite+pysqlite")
+        return self.build_url("sqlite+aiosqlite", database=None, username=None, host=None)
+
+
+class PoollessConnector(SpareConnector):
+    """A connector that replaces the engine's arguments instead of extending them."""
+
+    name = "poolless"
+
+    def get_engine_args(self) -> dict[str, Any]:
+        """Return what has nothing of the base."""
+        return {}
 
 
 class DriverlessConnector(SpareConnector):
@@ -39,7 +49,7 @@ def spare() -> Iterator[None]:
     """Register the connector that works."""
     register_connector(SpareConnector)
     yield
-    unregister_connector("spare", "driverless")
+    unregister_connector("spare", "driverless", "poolless")
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -53,7 +63,8 @@ def test_the_table_lists_what_is_installed(spare: None) -> None:
     code, output = run("connectors")
     assert code == 0
     (line,) = (line for line in output.splitlines() if line.startswith("spare"))
-    assert line.split()[1:6] == ["registered", "in", "code", "pysqlite", "1"]
+    assert line.split()[1:5] == ["registered", "in", "code", "aiosqlite"]
+    assert line.split()[6] == "1"
     assert "savepoints" in line
     assert "\x1b" not in output
 
@@ -81,6 +92,19 @@ def test_a_broken_connector_is_shown_with_its_problem(spare: None) -> None:
     code, output = run("connectors", "--json")
     assert code == 1
     assert [item["name"] for item in json.loads(output) if item["problem"]] == ["driverless"]
+
+
+def test_a_pool_of_its_own_is_said(spare: None) -> None:
+    """A connector that opted out of our pool is shown as such, and works."""
+    register_connector(PoollessConnector)
+    code, output = run("connectors")
+    assert code == 0
+    (line,) = (line for line in output.splitlines() if line.startswith("poolless"))
+    assert "pool of its own" in line
+    _, output = run("connectors", "--json")
+    pools = {item["name"]: item["has_own_pool"] for item in json.loads(output)}
+    assert pools["poolless"]
+    assert not pools["spare"]
 
 
 def test_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.connector import Capabilities, DBConnector
+from moorage.abilities import LocksMigrations, ManagesStorage
+from moorage.connector import Capabilities
 from moorage.db_commands import add_db_commands
 from moorage.errors import MoorageError
+from moorage.pool import LoopPool
 from moorage.registry import InstalledConnector, installed_connectors, registry
 from moorage.scaffold.connector import plan_connector, write_connector
 from moorage.settings import DatabaseSettings
@@ -126,6 +128,8 @@ class _Described:
     driver: str = ""
     contract: int | None = None
     capabilities: tuple[str, ...] = ()
+    abilities: tuple[str, ...] = ()
+    has_own_pool: bool = False
     problem: str = ""
 
 
@@ -135,23 +139,28 @@ def _describe(item: InstalledConnector) -> _Described:
         connector = registry.find(item.name)
     except MoorageError as error:
         return replace(described, problem=str(error))
-    described = replace(described, contract=connector.contract)
+    described = replace(
+        described, contract=connector.contract, capabilities=_names(connector.capabilities)
+    )
+    having: tuple[type, ...] = (ManagesStorage, LocksMigrations)
+    abilities = tuple(each.__name__ for each in having if issubclass(connector, each))
+    described = replace(described, abilities=abilities)
     try:
-        driver = _driver(connector, item.name)
+        engine = connector(DatabaseSettings.model_construct(type=item.name)).create_engine()
     except Exception as error:  # noqa: BLE001 (whatever a stranger's class raises is its problem)
         return replace(described, problem=str(error))
-    return replace(described, driver=driver, capabilities=_names(connector.capabilities))
+    return replace(
+        described,
+        driver=_driver(engine.dialect.driver),
+        has_own_pool=not isinstance(engine.pool, LoopPool),
+    )
 
 
-def _driver(connector: type[DBConnector], name: str) -> str:
-    """Import the driver of a connector, which opens nothing, and return its name and version."""
-    settings = DatabaseSettings.model_construct(type=name)
-    dialect = connector(settings).get_url().get_dialect()
-    dialect.import_dbapi()
+def _driver(name: str) -> str:
     try:
-        return f"{dialect.driver} {metadata.version(dialect.driver)}"
+        return f"{name} {metadata.version(name)}"
     except metadata.PackageNotFoundError:
-        return dialect.driver
+        return name
 
 
 def _names(capabilities: Capabilities) -> tuple[str, ...]:
@@ -181,7 +190,9 @@ def _cells(item: _Described) -> tuple[str, ...]:
     from rich.markup import escape
 
     origin = f"{item.distribution} {item.version}".strip() or "registered in code"
-    can: Any = ", ".join(item.capabilities)
+    can: Any = ", ".join([*item.capabilities, *item.abilities])
+    if item.has_own_pool:
+        can = f"[yellow]has a pool of its own, with its own limits and waits;[/yellow] {can}"
     if item.problem:
         can = f"[red]broken:[/red] {escape(item.problem)}"
     contract = "" if item.contract is None else str(item.contract)
