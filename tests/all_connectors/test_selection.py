@@ -36,6 +36,7 @@ def test_all_are_listed_with_their_distribution() -> None:
         "mysql": "moorage-mysql",
         "postgres": "moorage-postgres",
         "postgresql": "moorage-postgres",
+        "supabase": "moorage-postgres",
         "sqlite": "moorage-sqlite",
     }
 
@@ -46,6 +47,7 @@ def test_all_are_listed_with_their_distribution() -> None:
         ("sqlite", "sqlite"),
         ("postgres", "postgres"),
         ("postgresql", "postgres"),
+        ("supabase", "supabase"),
         ("mysql", "mysql"),
         ("mariadb", "mysql"),
         ("MySQL", "mysql"),

@@ -1,6 +1,7 @@
-"""PostgreSQL for moorage, on asyncpg."""
+"""PostgreSQL for moorage, and Supabase, on asyncpg."""
 
 from moorage_postgres.connector import PostgresConnector
 from moorage_postgres.options import PostgresOptions
+from moorage_postgres.supabase import SupabaseConnector
 
-__all__ = ["PostgresConnector", "PostgresOptions"]
+__all__ = ["PostgresConnector", "PostgresOptions", "SupabaseConnector"]

@@ -38,6 +38,8 @@ __all__ = [
     "attach_transaction_rules",
     "connection_class",
     "diagnose_refusal",
+    "is_project_host",
+    "is_shared_pooler",
     "pooler_of",
     "refuse_lasting_parameters",
     "set_statements",
@@ -67,11 +69,21 @@ def pooler_of(settings: DatabaseSettings, default_port: int) -> tuple[PoolerMode
     return "direct", ""
 
 
+def is_shared_pooler(host: str) -> bool:
+    """Return whether a host is Supabase's pooler, which serves the projects of many."""
+    return host.lower().rstrip(".").endswith(_SHARED)
+
+
+def is_project_host(host: str) -> bool:
+    """Return whether a host is that of one Supabase project, its dedicated pooler included."""
+    return _PROJECT.fullmatch(host.lower().rstrip(".")) is not None
+
+
 def _pooler_at(place: HostPort, default_port: int) -> tuple[PoolerMode, str]:
-    host, port = place.host.lower().rstrip("."), place.port or default_port
-    if host.endswith(_SHARED):
+    host, port = place.host, place.port or default_port
+    if is_shared_pooler(host):
         return ("session" if port == default_port else "transaction"), "Supabase's shared pooler"
-    if port == _TRANSACTION_PORT and _PROJECT.fullmatch(host):
+    if port == _TRANSACTION_PORT and is_project_host(host):
         return "transaction", "Supabase's dedicated pooler"
     if port in {_TRANSACTION_PORT, _PGBOUNCER_PORT}:
         return "transaction", f"port {port}, where poolers listen"

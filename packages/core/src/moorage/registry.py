@@ -49,6 +49,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _INSTALL_HINTS = {
     "postgres": "moorage-postgres",
     "postgresql": "moorage-postgres",
+    "supabase": "moorage-postgres",
     "mysql": "moorage-mysql",
     "mariadb": "moorage-mysql",
     "sqlite": "moorage-sqlite",
