@@ -144,7 +144,9 @@ def test_the_page_on_connectors_runs() -> None:
         names: dict[str, Any] = {"__name__": f"block_{number}"}
         exec(compile(block, f"block {number}", "exec"), names)  # noqa: S102 (our own page)
         if "DuckConnector" in names:
-            settings = DatabaseSettings(host="pond", name="ducks", _env_file=None)
+            settings = DatabaseSettings(
+                host="pond", name="ducks", ssl_mode="disable", _env_file=None
+            )
             connector = names["DuckConnector"](settings)
             assert connector.get_url().drivername == "duck+asyncduck"
             assert connector.get_engine_args()

@@ -53,7 +53,9 @@ def collected(reader: InMemoryMetricReader) -> dict[tuple[str, str], int]:
 def test_figures_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the pool counts is told under the conventions' names, until it is disposed."""
     reader = InMemoryMetricReader()
-    database = Database(connector=DuckConnector(DatabaseSettings(host="h", _env_file=None)))
+    database = Database(
+        connector=DuckConnector(DatabaseSettings(host="h", ssl_mode="disable", _env_file=None))
+    )
     observe_pool(database, meter_provider=MeterProvider([reader]))
     assert collected(reader) == {}
     pool = Counted(capacity=30, size=10, checkedout=2, checkedin=3, waiting=1, timeouts=4)
