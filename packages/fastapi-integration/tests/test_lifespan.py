@@ -5,6 +5,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -367,3 +368,87 @@ def test_end_waits_for_work_in_progress(
         pass
     assert caplog.records == []
     assert engine.pool.checkedin() == 0
+
+
+def test_a_check_stops_the_start(database: Database) -> None:
+    """Checks get the database when it answers, in their order; what one raises stops the start."""
+    story: list[object] = []
+
+    async def first(checked: Database) -> None:
+        story.append(checked.pool_statistics().idle)
+
+    async def schema_is_at_head(checked: Database) -> None:
+        story.append(checked)
+        raise LookupError("the schema is at 1, the code is at 2")
+
+    async def never() -> None:
+        pytest.fail("the application has started")
+
+    checks = [first, schema_is_at_head]
+    app = FastAPI(lifespan=lifespan(database, checks=checks, inner=preparing(never)))
+    with pytest.raises(LookupError, match="at 2"), TestClient(app):
+        pytest.fail("the application has started")
+    assert story == [1, database]
+    assert database.state == "disposed"
+
+
+@pytest.mark.parametrize(("wanted", "opened"), [(3, 3), (9, 5)])
+def test_connections_are_warm_before_the_first_request(
+    wanted: int, opened: int, make_database: DatabaseFactory
+) -> None:
+    """As many connections as were asked for are open at the start, or as many as there may be."""
+    database = make_database(pool_size=4, max_overflow=1)
+    idle: list[int] = []
+
+    async def look() -> None:
+        idle.append(database.pool_statistics().idle)
+
+    app = FastAPI(lifespan=lifespan(database, warm_connections=wanted, inner=preparing(look)))
+    with TestClient(app):
+        assert idle == [opened]
+
+
+async def test_a_lifespan_whose_state_nobody_hands_on(database: Database, serve: Serve) -> None:
+    """Under ``app.router.lifespan_context`` and ASGITransport, requests use its database too."""
+    inside = FastAPI()
+    inside.get("/")(count)
+    app = FastAPI(lifespan=lifespan(database, on_uncommitted="warn"))
+    app.get("/")(count)
+    app.mount("/mount", inside)
+
+    @app.post("/")
+    async def forget(session: AsyncSession = Depends(get_db_session)) -> None:
+        session.add(Account(owner="bob"))
+
+    client = serve(app)
+    async with app.router.lifespan_context(app):
+        await create_tables(database, "ada")
+        assert (await client.get("/")).json() == 1
+        assert (await client.get("/mount/")).json() == 1
+        assert (await client.post("/")).status_code == 200
+    assert (await client.get("/")).status_code == 500  # the process has settings that are nonsense
+
+
+def test_a_client_that_runs_no_lifespan(accounts: Database) -> None:
+    """A TestClient without ``with`` starts nothing; requests use the database of the process."""
+    app = FastAPI(lifespan=lifespan())
+    app.get("/")(count)
+    assert TestClient(app).get("/").json() == 1
+
+
+async def test_a_database_that_does_not_close_is_let_go(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end of an application has a deadline, whatever a database does."""
+
+    async def never(drain_seconds: float) -> None:
+        await asyncio.Event().wait()
+
+    app = FastAPI(lifespan=lifespan(database, ready_seconds=0, drain_seconds=0))
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "moorage.fastapi"):
+        patch.setattr(database, "dispose", never)
+        patch.setattr(import_module("moorage_fastapi.lifespan"), "_CLOSE_SECONDS", 0.01)
+        async with app.router.lifespan_context(app):
+            pass
+    assert "did not close in time" in caplog.text
+    assert database.state == "disposed"

@@ -9,240 +9,249 @@ scope: however they are asked for, they end after the response was serialised an
 sent.
 """
 
-from __future__ import annotations
+# Annotations are evaluated here: FastAPI reads those of the functions that are made below, and
+# would not find local names by their text.
 
-import inspect
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import cache
+from typing import Annotated, Any, Unpack
 
 from anyio import CancelScope
-from fastapi import Depends
-from fastapi.dependencies.models import Dependant
+from fastapi import BackgroundTasks, Depends
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
-from moorage import (
-    AsyncSessionFactory,
-    Database,
-    LifecycleError,
-    UncommittedChangesError,
-    UnitOfWork,
-    retire_session,
-    uncommitted_changes,
-    work_name,
-)
-from moorage_fastapi.lifespan import OnUncommitted, database_of, on_uncommitted_of
+from moorage import Database, UnitOfWork, UnitOptions, retire_session
+from moorage_fastapi.background import Background
+from moorage_fastapi.lifespan import served_by
+from moorage_fastapi.request_work import RequestWork, name_work, request_work
+from moorage_fastapi.routes import Asked, asks_for, plan_of
 
 __all__ = [
     "AppDatabase",
+    "DBBackground",
     "DBReadSession",
     "DBSession",
+    "DBStreamSession",
     "DBUnitOfWork",
+    "DatabaseDependencies",
+    "dependencies_for",
     "get_app_database",
+    "get_background",
     "get_db_session",
     "get_read_session",
+    "get_stream_session",
     "get_unit_of_work",
+    "unit_of_work",
 ]
 
+SessionDependency = Callable[..., Coroutine[Any, Any, AsyncSession]]
+"""A dependency that gives a session."""
 
-logger: logging.Logger = logging.getLogger("moorage.fastapi")
+UnitDependency = Callable[..., Coroutine[Any, Any, UnitOfWork]]
+"""A dependency that gives a unit of work."""
 
-_AFTER_THE_REQUEST = (
-    "the request of this session has ended (streams and background tasks run after it)",
-    "ask for the database (`database: AppDatabase`), and open a session inside the stream or task:"
-    " `async with database.session() as session:`",
+
+class DatabaseDependencies:
+    """
+    The dependencies of one database; :func:`dependencies_for` returns them.
+
+    Each attribute is what goes into ``Depends``, and the same object every time, so that
+    ``app.dependency_overrides`` knows it.
+
+    Attributes:
+        name: Name of the database in ``lifespan(databases=…)``; ``None`` is the application's.
+        session: Gives the session of the request.
+        unit_of_work: Gives the unit of work of the request.
+        read_session: Gives a session of its own that only reads.
+        stream_session: Gives a session that reads until the response was sent.
+        background: Runs units of work after the response.
+        database: Gives the database itself.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        work = Depends(_work_on(name), scope="function")
+
+        async def get_session(work: RequestWork = work) -> AsyncSession:
+            return work.session
+
+        async def get_unit(work: RequestWork = work) -> UnitOfWork:
+            return await work.unit()
+
+        async def get_database(connection: HTTPConnection) -> Database:
+            return served_by(connection).get(name)
+
+        self._work = work
+        self._with_options: dict[str, UnitDependency] = {}
+        self.session: SessionDependency = get_session
+        self.unit_of_work: UnitDependency = get_unit
+        self.read_session: SessionDependency = _reading(name)
+        self.stream_session: SessionDependency = _streaming(name)
+        self.background: Callable[..., Coroutine[Any, Any, Background]] = _after(name)
+        self.database: Callable[..., Coroutine[Any, Any, Database]] = get_database
+        asks_for(get_session, Asked("session", name))
+        asks_for(get_unit, Asked("unit", name))
+        asks_for(self.read_session, Asked("read session", name))
+
+    def __repr__(self) -> str:
+        return f"<DatabaseDependencies {self.name or 'default'}>"
+
+    def unit_with(self, **options: Unpack[UnitOptions]) -> UnitDependency:
+        """
+        Return a dependency on the unit of work with options: ``Depends(unit_with(…))``.
+
+        The options hold for the request's one unit, whoever else asks for it; they are those of
+        :class:`moorage.UnitOfWork`, and the same ones give the same dependency.
+        """
+        key = repr(sorted(options.items()))
+        if key not in self._with_options:
+            work = self._work
+
+            async def get_unit(work: RequestWork = work) -> UnitOfWork:
+                return await work.unit(options)
+
+            asks_for(get_unit, Asked("unit", self.name, options))
+            self._with_options[key] = get_unit
+        return self._with_options[key]
+
+
+@cache
+def dependencies_for(name: str) -> DatabaseDependencies:
+    """
+    Return the dependencies of the database that ``lifespan(databases=…)`` has under a name.
+
+    Called where the application's aliases are written::
+
+        analytics = dependencies_for("analytics")
+        AnalyticsSession = Annotated[AsyncSession, Depends(analytics.session)]
+
+    Within one request, session and unit of one database share a session; those of two databases
+    have nothing in common, and commit one after the other.
+    """
+    return DatabaseDependencies(name)
+
+
+def _work_on(name: str | None) -> Callable[[HTTPConnection], AsyncIterator[RequestWork]]:
+    async def work_of_request(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
+        served = served_by(connection)
+        plan = plan_of(connection.scope)
+        work = RequestWork(served.get(name).session, served.on_uncommitted, plan.units.get(name))
+        async with request_work(connection, work):
+            if name in plan.units:
+                # Before anybody's first statement: a backend with one writer at a time takes its
+                # lock at the beginning, and cannot take it behind what an earlier dependency has
+                # read.
+                await work.unit()
+            yield work
+
+    return work_of_request
+
+
+def _reading(name: str | None) -> SessionDependency:
+    async def read_of_request(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+        plan_of(connection.scope)
+        work = RequestWork(served_by(connection).get(name).read_session)
+        async with request_work(connection, work):
+            yield work.session
+
+    session = Depends(read_of_request, scope="function")
+
+    async def get_read_session(session: AsyncSession = session) -> AsyncSession:
+        return session
+
+    return get_read_session
+
+
+def _streaming(name: str | None) -> SessionDependency:
+    async def read_until_sent(
+        connection: HTTPConnection, background: BackgroundTasks
+    ) -> AsyncIterator[AsyncSession]:
+        name_work(connection)
+        session = served_by(connection).get(name).read_session()
+
+        async def end() -> None:
+            with CancelScope(shield=True):
+                await session.close()
+            retire_session(session, *_AFTER_THE_RESPONSE)
+
+        # Background tasks run between the end of the response and that of its dependencies, and
+        # shall not hold the connection.
+        background.add_task(end)
+        try:
+            yield session
+        finally:
+            await end()
+
+    session = Depends(read_until_sent, scope="request")
+
+    async def get_stream_session(session: AsyncSession = session) -> AsyncSession:
+        return session
+
+    return get_stream_session
+
+
+_AFTER_THE_RESPONSE = (
+    "the response of this session was sent",
+    "for a background task ask for `background: DBBackground`",
 )
 
 
-class RequestWork:
-    """
-    What one request does with one database: one session, and a unit of work if anybody asks.
+def _after(name: str | None) -> Callable[..., Coroutine[Any, Any, Background]]:
+    async def get_background(connection: HTTPConnection, tasks: BackgroundTasks) -> Background:
+        return Background(served_by(connection).get(name), tasks)
 
-    Session and unit share the session, so that an object loaded by an authentication dependency
-    and changed in the handler is stored with the rest.
-    """
-
-    def __init__(
-        self, sessions: AsyncSessionFactory, on_uncommitted: OnUncommitted = "raise"
-    ) -> None:
-        self._sessions = sessions
-        self._on_uncommitted = on_uncommitted
-        self._session: AsyncSession | None = None
-        self._unit: UnitOfWork | None = None
-
-    @property
-    def session(self) -> AsyncSession:
-        """Return the request's session, made when it is first asked for."""
-        if self._session is None:
-            self._session = self._sessions()
-        return self._session
-
-    async def unit(self) -> UnitOfWork:
-        """Return the request's unit of work, begun when it is first asked for."""
-        if self._unit is None:
-            session = self.session
-            unit = UnitOfWork(lambda: session)
-            await unit.begin()
-            self._unit = unit
-        return self._unit
-
-    async def end(self, exc: BaseException | None = None) -> None:
-        """
-        Commit the unit if there is one and nothing was raised; close the session.
-
-        What fails beside an ``exc`` is attached to it as a note, since the caller raises that.
-        """
-        # A middleware that gives up cancels again at each await, and with it the rollback; FastAPI
-        # shields the end of a dependency since 0.163 only.
-        with CancelScope(shield=True):
-            try:
-                if self._unit is not None:
-                    await self._unit.end(exc)
-                elif self._session is not None:
-                    lost = "" if exc is not None else uncommitted_changes(self._session)
-                    await self._session.close()
-                    self._complain(lost)
-            except Exception as failure:
-                if exc is None:
-                    raise
-                exc.add_note(f"moorage: ending the request's session failed as well: {failure!r}")
-            finally:
-                if self._session is not None:
-                    retire_session(self._session, *_AFTER_THE_REQUEST)
-
-    def _complain(self, lost: str) -> None:
-        if not lost:
-            return
-        message = f"a request ended, and its session lost {lost}, which nobody had committed"
-        if self._on_uncommitted == "warn":
-            logger.warning("%s", message)
-            return
-        raise UncommittedChangesError(
-            message,
-            hint="ask for the unit of work (`unit: DBUnitOfWork`), which commits, or commit the"
-            ' session; lifespan(on_uncommitted="warn") only logs it',
-        )
+    return get_background
 
 
-@asynccontextmanager
-async def _work(
-    sessions: AsyncSessionFactory, on_uncommitted: OnUncommitted = "raise"
-) -> AsyncIterator[RequestWork]:
-    work = RequestWork(sessions, on_uncommitted)
-    try:
-        yield work
-    except BaseException as exc:
-        await work.end(exc)
-        raise
-    await work.end()
+_default = DatabaseDependencies(None)
 
+get_db_session = _default.session
+"""
+Gives the session of the request: ``session: AsyncSession = Depends(get_db_session)``.
 
-def _name_work(connection: HTTPConnection) -> None:
-    """Let the pool's messages name the route, which, unlike the path, tells nobody's secret."""
-    if (path := getattr(connection.scope.get("route"), "path", None)) is not None:
-        work_name.set(f"{connection.scope.get('method', 'WEBSOCKET')} {path}")
+It is closed after the response was serialised and before it is sent; what was not committed is
+rolled back, and was it written to, the request fails with ``UncommittedChangesError``. If anything
+in the request asks for :func:`get_unit_of_work`, this is its session and is committed with it.
+"""
 
+get_unit_of_work = _default.unit_of_work
+"""
+Gives the unit of work of the request: ``unit: UnitOfWork = Depends(get_unit_of_work)``.
 
-async def _request_work(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
-    _name_work(connection)
-    sessions = database_of(connection).session
-    route = getattr(connection.scope.get("route"), "dependant", None)
-    _refuse_late_generators(route)
-    async with _work(sessions, on_uncommitted_of(connection)) as work:
-        if _asks_for_unit(route):
-            # Before anybody's first statement: a backend with one writer at a time takes its lock
-            # at the beginning, and cannot take it behind what an earlier dependency has read.
-            await work.unit()
-        yield work
+It commits after the response was serialised and before it is sent, so that a commit that fails is
+never a 2xx. Any exception, ``HTTPException`` included, rolls back; a response that is returned
+commits, whatever its status.
+"""
 
+get_read_session = _default.read_session
+"""
+Gives a session of its own that only reads; the database refuses writes where it can.
 
-def _asks_for_unit(dependant: Dependant | None) -> bool:
-    """Return whether anything that a route depends on, however deep, asks for the unit of work."""
-    return dependant is not None and (
-        dependant.call is get_unit_of_work or any(map(_asks_for_unit, dependant.dependencies))
-    )
+It ends as early as the session of :func:`get_db_session`.
+"""
 
+get_stream_session = _default.stream_session
+"""
+Gives a session that only reads and lives until the response was sent, or its client is gone.
 
-def _refuse_late_generators(dependant: Dependant | None) -> None:
-    """
-    Refuse generators on top of our dependencies that end after the response was sent.
+For endpoints that yield and for ``StreamingResponse``. It holds a connection from its first
+statement to the end of the stream, so that a slow client holds one as well.
+"""
 
-    What stands behind their ``yield`` would run on a session that has ended, and FastAPI sees no
-    mistake in it.
-    """
-    for inner in () if dependant is None else dependant.dependencies:
-        yields = inspect.isasyncgenfunction(inner.call) or inspect.isgeneratorfunction(inner.call)
-        if yields and inner.scope != "function" and _asks_for_session(inner):
-            name = getattr(inner.call, "__name__", repr(inner.call))
-            raise LifecycleError(
-                f"the dependency {name}() uses the request's session and yields; behind its yield"
-                " the session has ended already",
-                hint=f'write Depends({name}, scope="function"): it then ends before the session',
-            )
-        _refuse_late_generators(inner)
+get_background = _default.background
+"""Gives what runs units of work after the response; see :class:`Background`."""
 
+get_app_database = _default.database
+"""
+Gives the database that serves the request, for what outlives it.
 
-def _asks_for_session(dependant: Dependant) -> bool:
-    """Return whether a dependency uses the request's session or unit, however deep."""
-    return any(
-        inner.call in {get_db_session, get_unit_of_work} or _asks_for_session(inner)
-        for inner in dependant.dependencies
-    )
+WebSocket loops and long streams open sessions and units of work of their own on it, and hold a
+connection no longer than they need one.
+"""
 
-
-_Work = Annotated[RequestWork, Depends(_request_work, scope="function")]
-
-
-async def get_db_session(work: _Work) -> AsyncSession:
-    """
-    Return the session of the request: ``session: AsyncSession = Depends(get_db_session)``.
-
-    It is closed after the response was serialised and before it is sent; what was not committed
-    is rolled back. If anything in the request asks for :func:`get_unit_of_work`, this is its
-    session and is committed with it.
-    """
-    return work.session
-
-
-async def get_unit_of_work(work: _Work) -> UnitOfWork:
-    """
-    Return the unit of work of the request: ``unit: UnitOfWork = Depends(get_unit_of_work)``.
-
-    It commits after the response was serialised and before it is sent, so that a commit that
-    fails is never a 2xx. Any exception, ``HTTPException`` included, rolls back; a response that
-    is returned commits, whatever its status.
-    """
-    return await work.unit()
-
-
-async def _read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    _name_work(connection)
-    async with _work(database_of(connection).read_session) as work:
-        yield work.session
-
-
-async def get_read_session(
-    session: Annotated[AsyncSession, Depends(_read_session, scope="function")],
-) -> AsyncSession:
-    """
-    Return a session of its own that only reads; the database refuses writes where it can.
-
-    It ends as early as the session of :func:`get_db_session`.
-    """
-    return session
-
-
-async def get_app_database(connection: HTTPConnection) -> Database:
-    """
-    Return the database that serves the request, for what outlives it.
-
-    Streams, WebSocket loops and background tasks open sessions and units of work of their own on
-    it, and hold a connection no longer than they need one.
-    """
-    return database_of(connection)
-
+unit_of_work = _default.unit_with
+"""Gives the request's unit of work with options: ``Depends(unit_of_work(read_only=True))``."""
 
 AppDatabase = Annotated[Database, Depends(get_app_database)]
 """The database of the application."""
@@ -255,3 +264,9 @@ DBUnitOfWork = Annotated[UnitOfWork, Depends(get_unit_of_work)]
 
 DBReadSession = Annotated[AsyncSession, Depends(get_read_session)]
 """A session of the request that only reads."""
+
+DBStreamSession = Annotated[AsyncSession, Depends(get_stream_session)]
+"""A session that reads until the response was sent."""
+
+DBBackground = Annotated[Background, Depends(get_background)]
+"""What runs units of work after the response was sent."""

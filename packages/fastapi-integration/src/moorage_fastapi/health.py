@@ -9,6 +9,7 @@ in use to the last connection is a busy service, not a broken one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,15 +17,19 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from moorage import Database, MoorageError
-from moorage_fastapi.lifespan import database_of
+from moorage import Database, MoorageError, PoolStatistics
+from moorage_fastapi.lifespan import served_by
 
 __all__ = ["health_router"]
+
+# Worst first: what is said of several databases is what is said of the worst.
+_STATES = ("stopping", "unavailable", "busy", "ready")
 
 
 def health_router(
     database: Database | None = None,
     *,
+    databases: Iterable[str] = (),
     live_path: str = "/health/live",
     ready_path: str = "/health/ready",
     ping_seconds: float = 1.0,
@@ -37,12 +42,15 @@ def health_router(
     pool. The routes do not show in OpenAPI.
 
     Args:
-        database: The database to ask; the request's if left out.
+        database: The database to ask; the application's if left out.
+        databases: Names of further ones, of ``lifespan(databases=…)``, without which this process
+            can serve nothing.
         live_path: Path of the liveness probe.
         ready_path: Path of the readiness probe.
         ping_seconds: Deadline of the ping; keep it below the probe's own.
     """
     router = APIRouter(include_in_schema=False)
+    names = tuple(databases)
     pings: WeakKeyDictionary[Database, asyncio.Task[str]] = WeakKeyDictionary()
 
     @router.get(live_path)
@@ -51,23 +59,40 @@ def health_router(
 
     @router.get(ready_path)
     async def ready(request: Request) -> JSONResponse:
-        used = database if database is not None else database_of(request)
+        served = served_by(request)
+        default = database if database is not None else served.get(None)
+        state, pool = await look(default)
+        further = {name: await look(served.get(name)) for name in names}
+        worst = min([state, *(state for state, _ in further.values())], key=_STATES.index)
+        body: dict[str, Any] = {"status": worst, "pool": pool}
+        if further:
+            body["databases"] = {
+                name: {"status": state, "pool": pool} for name, (state, pool) in further.items()
+            }
+        # Busy is ready: taking a busy process out of service would make the others busier.
+        return JSONResponse(body, 200 if worst in {"ready", "busy"} else 503)
+
+    async def look(used: Database) -> tuple[str, dict[str, int]]:
         if used.state in {"closing", "disposed"}:
-            return _answer("stopping", {})
+            return "stopping", {}
         try:
             pool = used.pool_statistics()
         except MoorageError:
-            return _answer("unavailable", {})
+            return "unavailable", {}
         figures = {"capacity": pool.capacity, "in_use": pool.in_use, "waiting": pool.waiting}
-        if pool.waiting or pool.in_use >= pool.capacity > 0:
-            return _answer("busy", figures)
+        if _is_busy(pool):
+            return "busy", figures
         ping = pings.get(used)
         if ping is None or ping.done() or ping.get_loop() is not asyncio.get_running_loop():
             ping = pings[used] = asyncio.create_task(_ping(used, ping_seconds))
         # A client that goes away must not take the answer from the others.
-        return _answer(await asyncio.shield(ping), figures)
+        return await asyncio.shield(ping), figures
 
     return router
+
+
+def _is_busy(pool: PoolStatistics) -> bool:
+    return bool(pool.waiting) or pool.in_use >= pool.capacity > 0
 
 
 async def _ping(database: Database, seconds: float) -> str:
@@ -75,11 +100,7 @@ async def _ping(database: Database, seconds: float) -> str:
         async with asyncio.timeout(seconds):
             await database.ping()
     except (MoorageError, TimeoutError):
-        return "unavailable"
+        # The last connection may have gone to somebody else in between.
+        is_busy = database.state == "started" and _is_busy(database.pool_statistics())
+        return "busy" if is_busy else "unavailable"
     return "ready"
-
-
-def _answer(status: str, pool: dict[str, Any]) -> JSONResponse:
-    # Busy is ready: taking a busy process out of service would make the others busier.
-    code = 200 if status in {"ready", "busy"} else 503
-    return JSONResponse({"status": status, "pool": pool}, code)

@@ -36,6 +36,7 @@ from moorage import (
     StalePlanError,
     StatementTimeoutError,
 )
+from moorage_fastapi.deadline import RequestDeadlineError
 
 __all__ = ["PROBLEM_RESPONSES", "Problem", "add_problem_handlers"]
 
@@ -75,6 +76,7 @@ _PROBLEMS: Mapping[type[MoorageError], Problem] = {
     DatabaseUnavailableError: Problem(503, "The database is not available.", retry_after=5),
     ConnectionLostError: Problem(503, "The database is not available.", retry_after=5),
     ReadOnlyError: Problem(503, "The database takes no changes at the moment.", retry_after=5),
+    RequestDeadlineError: Problem(504, "The request was not done in time."),
     StatementTimeoutError: Problem(504, "The database did not answer in time."),
     CommitOutcomeUnknownError: Problem(
         500, "It is not known whether this was stored; look before doing it again."

@@ -1,0 +1,164 @@
+"""What one request does with one database, from the first who asks to the response."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from anyio import CancelScope
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import HTTPConnection
+from starlette.types import Message
+from starlette.websockets import WebSocket
+
+from moorage import (
+    AsyncSessionFactory,
+    UncommittedChangesError,
+    UnitOfWork,
+    UnitOfWorkError,
+    UnitOptions,
+    retire_session,
+    uncommitted_changes,
+    work_name,
+)
+from moorage_fastapi.lifespan import OnUncommitted
+
+__all__ = ["RequestWork", "name_work", "request_work"]
+
+logger: logging.Logger = logging.getLogger("moorage.fastapi")
+
+_AFTER_THE_REQUEST = (
+    "the request of this session has ended (streams, WebSocket loops and background tasks run"
+    " after it)",
+    "in a stream ask for `session: DBStreamSession`, for a background task for"
+    " `background: DBBackground`; elsewhere ask for the database (`database: AppDatabase`), and"
+    " open a session where it is used: `async with database.session() as session:`",
+)
+
+
+class RequestWork:
+    """
+    What one request does with one database: one session, and a unit of work if anybody asks.
+
+    Session and unit share the session, so that an object loaded by an authentication dependency
+    and changed in the handler is stored with the rest.
+    """
+
+    def __init__(
+        self,
+        sessions: AsyncSessionFactory,
+        on_uncommitted: OnUncommitted = "raise",
+        options: UnitOptions | None = None,
+    ) -> None:
+        self._sessions = sessions
+        self._on_uncommitted = on_uncommitted
+        self._options: UnitOptions = options or {}
+        self._session: AsyncSession | None = None
+        self._unit: UnitOfWork | None = None
+        self._has_ended = False
+
+    @property
+    def session(self) -> AsyncSession:
+        """Return the request's session, made when it is first asked for."""
+        if self._session is None:
+            self._session = self._sessions()
+        return self._session
+
+    async def unit(self, options: UnitOptions | None = None) -> UnitOfWork:
+        """
+        Return the request's unit of work, begun when it is first asked for.
+
+        Raises:
+            UnitOfWorkError: It was begun with other options.
+        """
+        if self._unit is None:
+            self._options = options or self._options
+            session = self.session
+            unit = UnitOfWork(lambda: session, **self._options)
+            await unit.begin()
+            self._unit = unit
+        elif options and options != self._options:
+            raise UnitOfWorkError(
+                f"the request's unit of work was begun with {self._options or 'no options'} and is"
+                f" asked for with {options}",
+                hint="a request has one unit per database; give the options in one place",
+            )
+        return self._unit
+
+    async def end(self, exc: BaseException | None = None) -> None:
+        """
+        Commit the unit if there is one and nothing was raised; close the session.
+
+        Further calls do nothing. What fails beside an ``exc`` is attached to it as a note, since
+        the caller raises that.
+        """
+        if self._has_ended:
+            return
+        self._has_ended = True
+        # A middleware that gives up cancels again at each await, and with it the rollback; FastAPI
+        # shields the end of a dependency since 0.163 only.
+        with CancelScope(shield=True):
+            try:
+                if self._unit is not None:
+                    await self._unit.end(exc)
+                elif self._session is not None:
+                    lost = "" if exc is not None else uncommitted_changes(self._session)
+                    await self._session.close()
+                    self._complain(lost)
+            except Exception as failure:
+                if exc is None:
+                    raise
+                exc.add_note(f"moorage: ending the request's session failed as well: {failure!r}")
+            finally:
+                if self._session is not None:
+                    retire_session(self._session, *_AFTER_THE_REQUEST)
+
+    def _complain(self, lost: str) -> None:
+        if not lost:
+            return
+        message = f"a request ended, and its session lost {lost}, which nobody had committed"
+        if self._on_uncommitted == "warn":
+            logger.warning("%s", message)
+            return
+        raise UncommittedChangesError(
+            message,
+            hint="ask for the unit of work (`unit: DBUnitOfWork`), which commits, or commit the"
+            ' session; lifespan(on_uncommitted="warn") only logs it',
+        )
+
+
+@asynccontextmanager
+async def request_work(connection: HTTPConnection, work: RequestWork) -> AsyncIterator[RequestWork]:
+    """End the work of a request before anything of its response is sent."""
+    name_work(connection)
+    if isinstance(connection, WebSocket):
+        _end_with_the_handshake(connection, work)
+    try:
+        yield work
+    except BaseException as exc:
+        await work.end(exc)
+        raise
+    await work.end()
+
+
+def name_work(connection: HTTPConnection) -> None:
+    """Let the pool's messages name the route, which, unlike the path, tells nobody's secret."""
+    if (path := getattr(connection.scope.get("route"), "path", None)) is not None:
+        work_name.set(f"{connection.scope.get('method', 'WEBSOCKET')} {path}")
+
+
+def _end_with_the_handshake(websocket: WebSocket, work: RequestWork) -> None:
+    """
+    End the work when the connection is accepted or refused.
+
+    FastAPI ends a WebSocket's dependencies with the connection, which may last for days; a session
+    that looked up the caller would hold its connection for as long.
+    """
+    send = websocket.send
+
+    async def send_afterwards(message: Message) -> None:
+        await work.end()
+        await send(message)
+
+    websocket.send = send_afterwards  # type: ignore[method-assign]  # there is no hook for it

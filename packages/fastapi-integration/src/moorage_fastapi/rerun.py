@@ -1,0 +1,122 @@
+"""Running a request again, when its unit collided and running it again is the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import AsyncExitStack
+from functools import wraps
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from moorage import DatabaseError, MissingExtraError, SettingsError
+
+__all__ = ["IDEMPOTENT_METHODS", "rerun_route"]
+
+IDEMPOTENT_METHODS: frozenset[str] = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""Methods that a client itself may repeat (RFC 9110, section 9.2.2)."""
+
+# What FastAPI ends behind a request: dependencies of the function's scope, and of the request's.
+_FUNCTION_STACK = "fastapi_function_astack"
+_REQUEST_STACK = "fastapi_inner_astack"
+
+# In seconds. A collision is over when the other transaction is, so the first pause is short.
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
+_JITTER = 0.1
+
+
+def rerun_route(
+    *,
+    attempts: int = 3,
+    deadline_seconds: float = 10.0,
+    methods: Collection[str] = IDEMPOTENT_METHODS,
+) -> type[APIRoute]:
+    """
+    Return a class of routes that run a request again after a passing failure of the database.
+
+    Opted into by router: ``APIRouter(route_class=rerun_route())``. Run again is all of it, from the
+    dependencies to the commit, on new sessions, after errors with ``is_transient`` (a deadlock, a
+    collision, a lost connection); never after a COMMIT whose outcome is unknown, and never once
+    the response has begun. What a handler does besides the database is done again as well, which
+    is why only idempotent methods are: a client may repeat those too. A body that the handler
+    itself read as a stream cannot be read twice.
+
+    Args:
+        attempts: Most runs, the first one included.
+        deadline_seconds: No attempt begins later than this after the first one.
+        methods: Methods that are run again; others run once.
+
+    Raises:
+        MissingExtraError: stamina is not installed.
+        SettingsError: ``attempts`` or ``deadline_seconds`` is no positive number.
+    """
+    try:
+        import stamina
+    except ImportError as error:
+        raise MissingExtraError(
+            "running a request again needs stamina, which is not installed",
+            hint="pip install 'moorage[retry]'",
+        ) from error
+    if attempts < 1 or not deadline_seconds > 0:
+        raise SettingsError(
+            f"attempts is {attempts!r} and deadline_seconds {deadline_seconds!r}",
+            hint="write positive numbers; attempts=1 runs a request once",
+        )
+    repeatable = frozenset(method.upper() for method in methods)
+    caller = stamina.AsyncRetryingCaller(
+        attempts=attempts,
+        timeout=deadline_seconds,
+        wait_initial=_FIRST_PAUSE,
+        wait_max=_LONGEST_PAUSE,
+        wait_jitter=_JITTER,
+    )
+
+    class RerunRoute(APIRoute):
+        """A route whose requests are run again after a passing failure."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            once = super().get_route_handler()
+
+            @wraps(self.endpoint)
+            async def attempt(request: Request) -> Response:
+                return await _run_apart(once, request)
+
+            async def handle(request: Request) -> Response:
+                if request.method not in repeatable:
+                    return await once(request)
+                response: Response = await caller(_is_cured_by_repeating, attempt, request)
+                return response
+
+            return handle
+
+    return RerunRoute
+
+
+def _is_cured_by_repeating(error: Exception) -> bool:
+    return isinstance(error, DatabaseError) and error.is_transient
+
+
+async def _run_apart(
+    handler: Callable[[Request], Coroutine[Any, Any, Response]], request: Request
+) -> Response:
+    """
+    Run a request with its dependencies, and end those of its function.
+
+    What lives until the response is sent is handed to the request if this attempt succeeds.
+    """
+    scope = request.scope
+    outer: AsyncExitStack = scope[_REQUEST_STACK]
+    function_of_request = scope[_FUNCTION_STACK]
+    try:
+        async with AsyncExitStack() as inner:
+            scope[_REQUEST_STACK] = inner
+            async with AsyncExitStack() as function:
+                scope[_FUNCTION_STACK] = function
+                response = await handler(request)
+            outer.push_async_exit(inner.pop_all())
+    finally:
+        scope[_REQUEST_STACK], scope[_FUNCTION_STACK] = outer, function_of_request
+    return response
