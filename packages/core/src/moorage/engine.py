@@ -47,6 +47,7 @@ __all__ = [
     "connector_of_dialect",
     "driver_errors",
     "has_written",
+    "count_writes",
     "limit_transaction",
     "unwanted_connections_closed",
 ]
@@ -342,12 +343,14 @@ def _attach_write_note(engine: Engine) -> None:
         executemany: bool,
     ) -> None:
         if _writes(context, statement):
-            _notes(connection)[_WROTE] = True
+            notes = _notes(connection)
+            notes[_WROTE] = notes.get(_WROTE, 0) + 1
 
 
-def has_written(connection: Connection) -> bool:
-    """Return whether the open transaction of a connection has executed a statement that writes."""
-    return _WROTE in _notes(connection)
+def count_writes(connection: Connection) -> int:
+    """Return how many statements that write the open transaction of a connection has executed."""
+    writes: int = _notes(connection).get(_WROTE, 0)
+    return writes
 
 
 @contextlib.contextmanager

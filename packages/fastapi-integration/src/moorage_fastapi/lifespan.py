@@ -24,7 +24,10 @@ __all__ = [
     "Served",
     "applications",
     "lifespan",
+    "overridden",
+    "override",
     "served_by",
+    "served_by_application",
 ]
 
 logger: logging.Logger = logging.getLogger("moorage.fastapi")
@@ -139,11 +142,19 @@ def lifespan(
 def served_by(connection: HTTPConnection) -> Served:
     """Return what serves a request: an override, its lifespan's, else what the process has."""
     own = getattr(connection.scope.get("app"), "state", None)
-    candidates = (
+    return _first_of(
         getattr(own, _OVERRIDE_KEY, None),
         connection.scope.get("state", {}).get(_STATE_KEY),
         getattr(own, _STATE_KEY, None),
     )
+
+
+def served_by_application(app: FastAPI) -> Served:
+    """Return what serves an application: an override, its running lifespan's, else nothing yet."""
+    return _first_of(getattr(app.state, _OVERRIDE_KEY, None), getattr(app.state, _STATE_KEY, None))
+
+
+def _first_of(*candidates: object) -> Served:
     return next((found for found in candidates if isinstance(found, Served)), Served())
 
 
