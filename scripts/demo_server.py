@@ -40,7 +40,7 @@ class Service:
 def service_environment(database: Mapping[str, str]) -> dict[str, str]:
     """Return this process's variables with the source of the example and one database."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DB_")}
-    path = os.pathsep.join(filter(None, [str(SOURCE), kept.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(SOURCE), str(ROOT), kept.get("PYTHONPATH")]))
     return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **database}
 
 
@@ -66,7 +66,10 @@ def create_tables(database: Mapping[str, str], folder: Path) -> None:
 
 @contextmanager
 def running_service(
-    database: Mapping[str, str], folder: Path, workers: int = 1
+    database: Mapping[str, str],
+    folder: Path,
+    workers: int = 1,
+    application: str = "lending_library.app:app",
 ) -> Iterator[Service]:
     """
     Yield the service under uvicorn on a free loopback port; it is gone when the block ends.
@@ -75,13 +78,14 @@ def running_service(
         database: The variables that point it at a database with tables.
         folder: Where it runs and logs to.
         workers: Number of uvicorn's worker processes.
+        application: The service, or one that has it inside.
 
     Raises:
         ServiceError: It ended, or did not answer in time.
     """
     port = free_port()
     service = Service(f"http://127.0.0.1:{port}", folder / f"service-{port}.log")
-    command = [sys.executable, "-m", "uvicorn", "lending_library.app:app"]
+    command = [sys.executable, "-m", "uvicorn", application]
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
     # By default it closes an idle connection after as long as httpx takes it for usable.
     options += ["--timeout-keep-alive", "75"]

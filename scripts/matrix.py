@@ -87,7 +87,7 @@ class Cell:
             folders.append("tests/pooled")
         if self.is_corner and "2.1" in self.parts:
             # A service behaves alike on both, and starting its processes takes time.
-            folders.append("tests/examples")
+            folders += ["tests/examples", "tests/load"]
         return folders
 
 
