@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 from httpx import AsyncClient
+from sqlalchemy import select
 
 from moorage import Database
 from moorage_fastapi import health_router
@@ -35,6 +36,18 @@ async def test_not_ready(make_database: DatabaseFactory, backend: str, serve: Se
     client = serve(probed(make_database(**where)))
     assert (await client.get("/health/ready")).status_code == 503
     assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_a_busy_pool_beside_an_idle_one(
+    make_database: DatabaseFactory, serve: Serve
+) -> None:
+    """Connections of read sessions do not answer for the pool that is in use to the last one."""
+    database = make_database(pool_size=1, max_overflow=0, pool_timeout_seconds=60)
+    async with database.read_session() as session:
+        await session.execute(select(1))
+    async with database.engine.connect():
+        response = await serve(probed(database)).get("/health/ready")
+    assert (response.status_code, response.json()["status"]) == (200, "busy")
 
 
 async def test_busy_is_ready(make_database: DatabaseFactory, serve: Serve) -> None:

@@ -17,7 +17,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from moorage import Database, MoorageError, PoolStatistics
+from moorage import Database, MoorageError
 from moorage_fastapi.lifespan import served_by
 
 __all__ = ["health_router"]
@@ -80,7 +80,7 @@ def health_router(
         except MoorageError:
             return "unavailable", {}
         figures = {"capacity": pool.capacity, "in_use": pool.in_use, "waiting": pool.waiting}
-        if _is_busy(pool):
+        if _is_busy(used):
             return "busy", figures
         ping = pings.get(used)
         if ping is None or ping.done() or ping.get_loop() is not asyncio.get_running_loop():
@@ -91,8 +91,13 @@ def health_router(
     return router
 
 
-def _is_busy(pool: PoolStatistics) -> bool:
-    return bool(pool.waiting) or pool.in_use >= pool.capacity > 0
+def _is_busy(database: Database) -> bool:
+    """Return whether a ping would have to wait for a connection that others hold."""
+    # Not the figures of all pools: read sessions may have one of their own.
+    pool: Any = database.engine.pool
+    if not hasattr(pool, "capacity") or not hasattr(pool, "waiting"):
+        return False
+    return bool(pool.waiting() or pool.checkedout() >= pool.capacity() > 0)
 
 
 async def _ping(database: Database, seconds: float) -> str:
@@ -101,6 +106,6 @@ async def _ping(database: Database, seconds: float) -> str:
             await database.ping()
     except (MoorageError, TimeoutError):
         # The last connection may have gone to somebody else in between.
-        is_busy = database.state == "started" and _is_busy(database.pool_statistics())
+        is_busy = database.state == "started" and _is_busy(database)
         return "busy" if is_busy else "unavailable"
     return "ready"
