@@ -42,7 +42,7 @@ CORE_LAYERS = (
 ONLY = {
     "unit_of_work": {"errors", "connector", "engine", "commit", "session", "hooks", "shield"},
     "commit": {"diagnosis", "errors", "shield"},
-    "session": {"errors", "engine"},
+    "session": {"abilities", "errors", "engine"},
     "hooks": {"shield"},
 }
 

@@ -38,9 +38,7 @@ async def test_not_ready(make_database: DatabaseFactory, backend: str, serve: Se
     assert (await client.get("/health/live")).status_code == 200
 
 
-async def test_a_busy_pool_beside_an_idle_one(
-    make_database: DatabaseFactory, serve: Serve
-) -> None:
+async def test_a_busy_pool_beside_an_idle_one(make_database: DatabaseFactory, serve: Serve) -> None:
     """Connections of read sessions do not answer for the pool that is in use to the last one."""
     database = make_database(pool_size=1, max_overflow=0, pool_timeout_seconds=60)
     async with database.read_session() as session:

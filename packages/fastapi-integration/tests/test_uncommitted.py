@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, event, insert, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.testclient import TestClient
 
-from moorage import Database, UncommittedChangesError
+from moorage import Database, TellsWrites, UncommittedChangesError
 from moorage_fastapi import DBSession, DBUnitOfWork, lifespan
 from tests.matrix.schema import Account, count_accounts
 
@@ -65,6 +68,102 @@ async def test_writes_without_a_commit_are_a_500(
 
     assert (await serve(app).post("/")).status_code == 500
     assert await count_accounts(accounts) == 1
+
+
+async def call(session: AsyncSession) -> None:
+    """Call a function of the database that writes."""
+    await session.execute(text("SELECT remember('bob')"))
+
+
+async def call_by_connection(session: AsyncSession) -> None:
+    """Call it on the session's connection."""
+    connection = await session.connection()
+    await connection.exec_driver_sql("SELECT remember('bob')")
+
+
+async def copy(session: AsyncSession) -> None:
+    """Give rows to the driver, in the transaction that the first statement has begun."""
+    await session.execute(select(Account.id))
+    connection = await (await session.connection()).get_raw_connection()
+    driver: Any = connection.driver_connection
+    await driver.copy_records_to_table("account", records=[(7, "bob", 0)])
+
+
+UNSEEN: dict[str, Write] = {"function": call, "connection": call_by_connection, "COPY": copy}
+
+
+@pytest.fixture
+async def telling(accounts: Database) -> Database:
+    """Return a database that tells by itself whether a transaction has written."""
+    if not isinstance(accounts.connector, TellsWrites):
+        pytest.skip("this backend does not tell whether a transaction has written")
+    async with accounts.engine.begin() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION remember(owner text) RETURNS void LANGUAGE sql AS"
+                " 'INSERT INTO account (id, owner, balance) VALUES (7, owner, 0)'"
+            )
+        )
+    return accounts
+
+
+@pytest.mark.parametrize("write", UNSEEN.values(), ids=UNSEEN)
+async def test_what_nobody_sees_the_database_tells(
+    write: Write, telling: Database, serve: Serve
+) -> None:
+    """Writes that only the database knows of are a 500 without a commit, and a 200 with one."""
+    app = FastAPI()
+
+    @app.post("/{commit}")
+    async def create(session: DBSession, commit: bool) -> None:
+        await write(session)
+        if commit:
+            await session.commit()
+            await session.execute(text("SELECT 1"))
+
+    assert (await serve(app).post("/false")).status_code == 500
+    assert await count_accounts(telling) == 1
+    assert (await serve(app).post("/true")).status_code == 200
+    assert await count_accounts(telling) == 2
+
+
+async def read_compiled(session: AsyncSession) -> None:
+    """Read what SQLAlchemy has compiled."""
+    await session.execute(select(Account))
+
+
+async def read_by_hand(session: AsyncSession) -> None:
+    """Read by hand."""
+    await session.execute(text("SELECT owner FROM account"))
+
+
+async def fail_by_hand(session: AsyncSession) -> None:
+    """Read by hand, fail, and swallow that: the transaction is lost, whoever commits it."""
+    await read_by_hand(session)
+    with suppress(SQLAlchemyError):
+        await session.execute(text("SELECT nothing FROM account"))
+
+
+@pytest.mark.parametrize(
+    ("read", "statements"), [(read_compiled, 1), (read_by_hand, 2), (fail_by_hand, 3)]
+)
+async def test_the_database_is_asked_only_behind_sql_by_hand(
+    read: Write, statements: int, telling: Database, serve: Serve
+) -> None:
+    """A session that SQLAlchemy knows all about costs no question; one that only reads is fine."""
+    app = FastAPI()
+    questions: list[str] = []
+
+    @event.listens_for(telling.engine.sync_engine, "before_cursor_execute")
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        questions.append(statement)
+
+    @app.get("/")
+    async def get(session: DBSession) -> None:
+        await read(session)
+
+    assert (await serve(app).get("/")).status_code == 200
+    assert len(questions) == statements
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)

@@ -224,6 +224,10 @@ class PostgresConnector(DBConnector):
             )
         )
 
+    async def has_written(self, connection: AsyncConnection) -> bool:
+        """Return whether the transaction has an id, which it gets with its first change."""
+        return bool(await connection.scalar(select(func.txid_current_if_assigned().is_not(None))))
+
     def get_uuid7_function(self, dialect: Dialect) -> str:
         """Return the server's function, which came with version 18."""
         version = getattr(dialect, "server_version_info", None) or (0,)

@@ -8,7 +8,7 @@ from moorage._requirements import check_sqlalchemy as _check_sqlalchemy
 
 _check_sqlalchemy()
 
-from moorage.abilities import LocksMigrations, ManagesStorage, SuspendsForeignKeys
+from moorage.abilities import LocksMigrations, ManagesStorage, SuspendsForeignKeys, TellsWrites
 from moorage.address import HostPort
 from moorage.bulk import bulk_insert
 from moorage.connector import (
@@ -95,7 +95,12 @@ from moorage.registry import (
     unregister_connector,
 )
 from moorage.retry import as_unit, run_unit
-from moorage.session import InnerCommits, retire_session, uncommitted_changes
+from moorage.session import (
+    InnerCommits,
+    find_uncommitted_changes,
+    retire_session,
+    uncommitted_changes,
+)
 from moorage.settings import (
     DatabaseSettings,
     DatabaseType,
@@ -186,6 +191,7 @@ __all__ = [
     "StatementSyntaxError",
     "StatementTimeoutError",
     "SuspendsForeignKeys",
+    "TellsWrites",
     "TooManyConnectionsError",
     "TransactionAbortedError",
     "TransactionLimits",
@@ -203,6 +209,7 @@ __all__ = [
     "dispose_engine",
     "effective_ssl_mode",
     "enable_keepalive",
+    "find_uncommitted_changes",
     "get_connector",
     "get_database",
     "get_engine",

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["LocksMigrations", "ManagesStorage", "SuspendsForeignKeys"]
+__all__ = ["LocksMigrations", "ManagesStorage", "SuspendsForeignKeys", "TellsWrites"]
 
 
 @runtime_checkable
@@ -95,4 +95,22 @@ class SuspendsForeignKeys(Protocol):
 
     def find_orphans(self, connection: Connection) -> Sequence[str]:
         """Return the references to rows that are not there, in words; called before COMMIT."""
+        ...
+
+
+@runtime_checkable
+class TellsWrites(Protocol):
+    """
+    Knows whether a transaction has written, also by what the driver was given directly.
+
+    Asked at the end of a session that nobody committed, and only if it ran SQL that was written by
+    hand or gave its connection away: what SQLAlchemy has compiled says by itself that it writes.
+    """
+
+    async def has_written(self, connection: AsyncConnection) -> bool:
+        """
+        Return whether the open transaction has changed something, in one round trip at most.
+
+        A backend that cannot tell a change from a row lock counts the lock as a change.
+        """
         ...

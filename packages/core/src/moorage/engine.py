@@ -45,9 +45,9 @@ __all__ = [
     "build_engine",
     "connector_of",
     "connector_of_dialect",
-    "driver_errors",
-    "has_written",
     "count_writes",
+    "driver_errors",
+    "has_run_by_hand",
     "limit_transaction",
     "unwanted_connections_closed",
 ]
@@ -61,8 +61,9 @@ READS_ONLY = "moorage_reads_only"
 _LAST_STATEMENT = "moorage_last_statement"
 _STATEMENT_FAILED = "moorage_statement_failed"
 _WROTE = "moorage_wrote"
+_BY_HAND = "moorage_by_hand"
 _COMMITTING = "moorage_committing"
-_OF_A_TRANSACTION = (_LAST_STATEMENT, _STATEMENT_FAILED, LIMITS, _WROTE, _COMMITTING)
+_OF_A_TRANSACTION = (_LAST_STATEMENT, _STATEMENT_FAILED, LIMITS, _WROTE, _BY_HAND, _COMMITTING)
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
 
@@ -342,9 +343,11 @@ def _attach_write_note(engine: Engine) -> None:
         context: Any,
         executemany: bool,
     ) -> None:
+        notes = _notes(connection)
         if _writes(context, statement):
-            notes = _notes(connection)
             notes[_WROTE] = notes.get(_WROTE, 0) + 1
+        elif context is None or context.compiled is None or context.is_text:
+            notes[_BY_HAND] = True
 
 
 def count_writes(connection: Connection) -> int:
@@ -361,7 +364,7 @@ def driver_errors(connection: Connection, connector: DBConnector) -> Iterator[No
     The transaction counts as one that has written, and after an error as one that may be undone.
     """
     notes = _notes(connection)
-    notes[_WROTE] = True
+    notes[_WROTE] = notes.get(_WROTE, 0) + 1
     try:
         yield
     except sa_exc.SQLAlchemyError:
@@ -372,6 +375,11 @@ def driver_errors(connection: Connection, connector: DBConnector) -> Iterator[No
             raise
         notes[_STATEMENT_FAILED] = True
         raise translated from error
+
+
+def has_run_by_hand(connection: Connection) -> bool:
+    """Return whether the transaction has run SQL that was written by hand and may have written."""
+    return _BY_HAND in _notes(connection)
 
 
 def limit_transaction(

@@ -15,14 +15,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
-from sqlalchemy import Connection, Result, event
+from sqlalchemy import Connection, Engine, Result, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
-from moorage.engine import count_writes
-from moorage.errors import SessionSharedError, UnitOfWorkError
+from moorage.abilities import TellsWrites
+from moorage.engine import connector_of, count_writes, has_run_by_hand
+from moorage.errors import DatabaseError, SessionSharedError, UnitOfWorkError
 
-__all__ = ["GuardedSession", "InnerCommits", "guard", "retire_session", "uncommitted_changes"]
+__all__ = [
+    "GuardedSession",
+    "InnerCommits",
+    "find_uncommitted_changes",
+    "guard",
+    "retire_session",
+    "uncommitted_changes",
+]
 
 InnerCommits = Literal["refuse", "savepoint"]
 """What becomes of ``commit()`` and ``rollback()`` on the session inside a unit of work."""
@@ -31,7 +39,6 @@ InnerCommits = Literal["refuse", "savepoint"]
 _WORK = (
     "add",
     "add_all",
-    "connection",
     "delete",
     "flush",
     "get",
@@ -64,6 +71,7 @@ class GuardedSession(Session):
     _streams: tuple[Result[Any], ...] = ()
     _last_connection: Connection | None = None
     _writes_before: int = 0
+    _gave_connection: bool = False
 
     def belong_to(self, owner: object) -> None:
         """Let only ``owner`` end the transaction from now on."""
@@ -101,6 +109,16 @@ class GuardedSession(Session):
         if options and (options.get("stream_results") or options.get("yield_per")):
             self._streams = (*(stream for stream in self._streams if not stream.closed), result)
         return result
+
+    def connection(self, *args: Any, **kwargs: Any) -> Connection:
+        """Return the transaction's connection, as SQLAlchemy does."""
+        self._take()
+        try:
+            given = super().connection(*args, **kwargs)
+        finally:
+            self._leave()
+        self._gave_connection = True
+        return given
 
     def commit(self) -> None:
         """Commit; inside a unit an error, or the release of a savepoint."""
@@ -281,7 +299,8 @@ def uncommitted_changes(session: AsyncSession) -> str:
     Say what would be lost if ``session`` were closed now; empty if that is nothing.
 
     Counted are objects that were added, changed or deleted, and statements that write, also those
-    on the session's connection. What a driver does behind SQLAlchemy's back is not seen.
+    on the session's connection. What a driver does behind SQLAlchemy's back is not seen; see
+    :func:`find_uncommitted_changes`.
     """
     below = guard(session)
     if below.new or below.deleted or any(map(below.is_modified, below.dirty)):
@@ -292,6 +311,38 @@ def uncommitted_changes(session: AsyncSession) -> str:
     return "statements that write" if count_writes(connection) > below._writes_before else ""
 
 
+async def find_uncommitted_changes(session: AsyncSession) -> str:
+    """
+    Say what would be lost if ``session`` were closed now, and ask the database where it can tell.
+
+    Asked is a connector that :class:`moorage.TellsWrites`, about what :func:`uncommitted_changes`
+    cannot see: SQL written by hand that does not look as if it writes, as the call of a function,
+    and what a driver was given directly, as COPY. It costs a round trip, in a session that has run
+    SQL written by hand or given its connection away, and has not committed; else nothing.
+    """
+    if lost := uncommitted_changes(session):
+        return lost
+    below = guard(session)
+    connection = below._last_connection
+    if (
+        connection is None
+        or connection.closed
+        or not below.in_transaction()
+        # Of a transaction that is shared with others nobody knows who wrote.
+        or not isinstance(below.get_bind(), Engine)
+        or not (below._gave_connection or has_run_by_hand(connection))
+    ):
+        return ""
+    connector = connector_of(connection.engine)
+    if not isinstance(connector, TellsWrites):
+        return ""
+    try:
+        has_written = await connector.has_written(await session.connection())
+    except DatabaseError:  # the transaction has failed, and stores nothing whoever commits it
+        return ""
+    return "what was written by hand or by the driver" if has_written else ""
+
+
 @event.listens_for(GuardedSession, "after_begin")
 def _note_connection(
     session: GuardedSession, transaction: SessionTransaction, connection: Connection
@@ -300,6 +351,7 @@ def _note_connection(
     if transaction.parent is None:
         # A session that joins the transaction of others, as tests do, answers for its own writes.
         session._writes_before = count_writes(connection)
+        session._gave_connection = False
 
 
 def _guarded_class(base: type[Session]) -> type[GuardedSession]:

@@ -18,8 +18,8 @@ from moorage import (
     UnitOfWork,
     UnitOfWorkError,
     UnitOptions,
+    find_uncommitted_changes,
     retire_session,
-    uncommitted_changes,
     work_name,
 )
 from moorage_fastapi.lifespan import OnUncommitted
@@ -103,7 +103,9 @@ class RequestWork:
                 if self._unit is not None:
                     await self._unit.end(exc)
                 elif self._session is not None:
-                    lost = "" if exc is not None else uncommitted_changes(self._session)
+                    lost = ""
+                    if exc is None:
+                        lost = await find_uncommitted_changes(self._session)
                     await self._session.close()
                     self._complain(lost)
             except Exception as failure:
