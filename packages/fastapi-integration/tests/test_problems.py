@@ -9,10 +9,12 @@ from httpx import AsyncClient
 from sqlalchemy import text
 
 from moorage import (
+    AuthenticationError,
+    CheckViolationError,
     CommitOutcomeUnknownError,
     ConnectionLostError,
     Database,
-    DatabaseError,
+    DatabaseMissingError,
     DatabaseUnavailableError,
     DataError,
     DeadlockError,
@@ -22,19 +24,28 @@ from moorage import (
     NotNullViolationError,
     PoolExhaustedError,
     ReadOnlyError,
+    SerializationError,
     StatementTimeoutError,
+    UncommittedChangesError,
     UndefinedObjectError,
     UniqueViolationError,
     use_database,
 )
-from moorage_fastapi import PROBLEM_RESPONSES, DBUnitOfWork, Problem, add_problem_handlers
+from moorage_fastapi import (
+    PROBLEM_RESPONSES,
+    DBSession,
+    DBUnitOfWork,
+    Problem,
+    RequestDeadlineError,
+    add_problem_handlers,
+)
 from tests.fix_database import DatabaseFactory
 from tests.matrix.schema import Account
 
 Serve = Callable[..., AsyncClient]
 SECRETS = ("INSERT", "account", "ada", "localhost", "127.0.0.1", "DB_")
 
-ANSWERS: dict[type[DatabaseError], tuple[int, str | None]] = {
+ANSWERS: dict[type[MoorageError], tuple[int, str | None]] = {
     UniqueViolationError: (409, None),
     ForeignKeyViolationError: (409, None),
     NotNullViolationError: (422, None),
@@ -45,6 +56,12 @@ ANSWERS: dict[type[DatabaseError], tuple[int, str | None]] = {
     DatabaseUnavailableError: (503, "5"),
     ConnectionLostError: (503, "5"),
     ReadOnlyError: (503, "5"),
+    AuthenticationError: (503, "5"),
+    DatabaseMissingError: (503, "5"),
+    SerializationError: (503, "1"),
+    CheckViolationError: (422, None),
+    RequestDeadlineError: (504, None),
+    UncommittedChangesError: (500, None),
     StatementTimeoutError: (504, None),
     CommitOutcomeUnknownError: (500, None),
     UndefinedObjectError: (500, None),
@@ -52,7 +69,7 @@ ANSWERS: dict[type[DatabaseError], tuple[int, str | None]] = {
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-async def test_each_error_has_its_status(kind: type[DatabaseError], serve: Serve) -> None:
+async def test_each_error_has_its_status(kind: type[MoorageError], serve: Serve) -> None:
     """The class of the error decides on the status, and on when to come back."""
     app = FastAPI()
     add_problem_handlers(app)
@@ -85,6 +102,56 @@ async def test_a_commit_that_fails_is_answered(accounts: Database, serve: Serve)
     assert response.status_code == 409
     assert response.json().get("fields", ["owner"]) == ["owner"]
     assert not any(secret in response.text for secret in ("INSERT", "account", "127.0.0.1"))
+
+
+FAILING = {
+    "unique": ("INSERT INTO account (id, owner, balance) VALUES (1, 's3cret', 0)", 409),
+    "missing": ("INSERT INTO account (id, balance) VALUES (7, 0)", 422),
+    "undefined": ("SELECT s3cret FROM account", 500),
+    "syntax": ("SELEC s3cret FROM account", 500),
+}
+
+
+@pytest.mark.parametrize("statement", FAILING)
+async def test_nothing_of_a_real_failure_is_told(
+    statement: str, accounts: Database, serve: Serve
+) -> None:
+    """Neither SQL nor a table, a value or a place is in an answer, unless debug mode shows them."""
+    sql, status = FAILING[statement]
+    told: list[str] = []
+    for debug in (False, True):
+        app = FastAPI(debug=debug)
+        add_problem_handlers(app)
+
+        @app.post("/")
+        async def fail(session: DBSession) -> None:
+            await session.execute(text(sql))
+
+        response = await serve(app).post("/")
+        assert response.status_code == status
+        told.append(f"{response.text} {response.headers}".lower())
+    settings = accounts.settings
+    secrets = {"insert", "selec", "account", "s3cret", settings.name, settings.host, "asyncpg"}
+    assert not {secret for secret in secrets if secret.lower() in told[0]}
+    assert '"detail"' in told[1]
+
+
+async def test_nothing_of_a_place_is_told(
+    make_database: DatabaseFactory, backend: str, serve: Serve
+) -> None:
+    """Where the database was looked for is between us and the log."""
+    where = {"name": "/nowhere/app.db"} if backend == "sqlite" else {"host": "::1", "port": 1}
+    use_database(make_database(**where))
+    app = FastAPI()
+    add_problem_handlers(app)
+
+    @app.get("/")
+    async def read(session: DBSession) -> None:
+        await session.execute(text("SELECT 1"))
+
+    response = await serve(app).get("/")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert not any(secret in response.text for secret in ("nowhere", "::1", "DB_", "refused"))
 
 
 async def test_failures_are_logged_under_their_number(
@@ -155,8 +222,13 @@ def test_openapi_shows_them() -> None:
         """Do nothing."""
 
     shown = app.openapi()["paths"]["/"]["get"]["responses"]
-    assert {"409", "500", "503", "504"} <= set(shown)
-    assert "application/problem+json" in shown["503"]["content"]
+    assert {"409", "422", "500", "503", "504"} <= set(shown)
+    assert all(
+        "application/problem+json" in shown[status]["content"]
+        for status in ("409", "422", "500", "503", "504")
+    )
+    assert "Retry-After" in shown["503"]["headers"]
+    assert "application/json" in shown["422"]["content"]  # FastAPI's own, of an invalid request
 
 
 def test_every_error_has_an_answer() -> None:

@@ -21,10 +21,10 @@ from starlette.responses import JSONResponse, Response
 from moorage import (
     CheckViolationError,
     CommitOutcomeUnknownError,
+    ConnectError,
     ConnectionLostError,
     ConstraintViolationError,
     DatabaseError,
-    DatabaseUnavailableError,
     DataError,
     DeadlockError,
     LockTimeoutError,
@@ -61,6 +61,7 @@ class Problem:
     retry_after: int | None = None
 
 
+_UNAVAILABLE = "The database is not available."
 _BUSY = "The service is busy; try again."
 
 _PROBLEMS: Mapping[type[MoorageError], Problem] = {
@@ -73,8 +74,9 @@ _PROBLEMS: Mapping[type[MoorageError], Problem] = {
     DeadlockError: Problem(503, _BUSY, retry_after=1),
     SerializationError: Problem(503, _BUSY, retry_after=1),
     StalePlanError: Problem(503, _BUSY, retry_after=1),
-    DatabaseUnavailableError: Problem(503, "The database is not available.", retry_after=5),
-    ConnectionLostError: Problem(503, "The database is not available.", retry_after=5),
+    # A wrong password or a missing database included: it is for the operator, and may be mended.
+    ConnectError: Problem(503, _UNAVAILABLE, retry_after=5),
+    ConnectionLostError: Problem(503, _UNAVAILABLE, retry_after=5),
     ReadOnlyError: Problem(503, "The database takes no changes at the moment.", retry_after=5),
     RequestDeadlineError: Problem(504, "The request was not done in time."),
     StatementTimeoutError: Problem(504, "The database did not answer in time."),
@@ -84,26 +86,54 @@ _PROBLEMS: Mapping[type[MoorageError], Problem] = {
     MoorageError: Problem(500, "The service has failed."),
 }
 
-PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": HTTPStatus(status).phrase,
-        "content": {
-            _MEDIA_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["type", "title", "status"],
-                    "properties": {
-                        "type": {"type": "string"},
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "instance": {"type": "string"},
-                        "fields": {"type": "array", "items": {"type": "string"}},
+_PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "instance"],
+    "properties": {
+        "type": {"type": "string", "description": "Class of the error, as a URN."},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "instance": {"type": "string", "description": "Number under which the log has the rest."},
+        "fields": {"type": "array", "items": {"type": "string"}},
+    },
+}
+
+# What FastAPI itself says of a request that is not valid, which has the same status.
+_VALIDATION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "detail": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["loc", "msg", "type"],
+                "properties": {
+                    "loc": {
+                        "type": "array",
+                        "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
                     },
-                }
-            }
-        },
-    }
-    for status in (409, 500, 503, 504)
+                    "msg": {"type": "string"},
+                    "type": {"type": "string"},
+                },
+            },
+        }
+    },
+}
+
+
+def _shown(status: int) -> dict[str, Any]:
+    content: dict[str, Any] = {_MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        content["application/json"] = {"schema": _VALIDATION_SCHEMA}
+    shown: dict[str, Any] = {"description": HTTPStatus(status).phrase, "content": content}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        seconds = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+        shown["headers"] = {"Retry-After": seconds}
+    return shown
+
+
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: _shown(status) for status in (409, 422, 500, 503, 504)
 }
 """What OpenAPI shall say of them: ``FastAPI(responses=PROBLEM_RESPONSES)``."""
 
