@@ -87,6 +87,9 @@ class Cell:
             folders.append("tests/chaos")
         if self.is_corner and backend == "postgres":
             folders.append("tests/pooled")
+        if self.is_corner and backend == "sqlite":
+            # The one dialect that is ours, tried by SQLAlchemy's own tests on both of its lines.
+            folders.append("tests/dialect")
         if self.is_corner and "2.1" in self.parts:
             # A service behaves alike on both, and starting its processes takes time.
             folders += ["tests/examples", "tests/load"]

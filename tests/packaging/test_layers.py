@@ -25,7 +25,7 @@ CORE_LAYERS = (
     {"rows"},
     {"environment"},
     {"settings"},
-    {"tls", "diagnosis", "pool"},
+    {"tls", "diagnosis", "pool", "json_codec"},
     {"connector"},
     {"registry", "keepalive", "descriptor", "commit", "hooks", "answers", "liveness"},
     {"engine"},

@@ -29,6 +29,7 @@ from moorage import (
     models,
 )
 from moorage_postgres import PostgresConnector
+from tests.counting_proxy import CountingProxy
 from tests.fix_database import DatabaseFactory
 
 moments = Table(
@@ -280,6 +281,32 @@ def test_sslmode_of_plain_sqlalchemy_breaks_the_driver() -> None:
     """Negative control: the plain engine hands ``sslmode`` to a driver that does not know it."""
     url = create_async_engine("postgresql+asyncpg://u:p@h/db?sslmode=require").url
     assert url.query == {"sslmode": "require"}
+
+
+async def test_statements_stay_prepared(
+    make_database: DatabaseFactory, fresh_database: dict[str, Any]
+) -> None:
+    """More distinct statements than SQLAlchemy keeps prepared cost one round trip each, not two."""
+    host, port = str(fresh_database["host"]), int(fresh_database["port"])
+    async with CountingProxy(host, port) as proxy:
+        database = make_database(
+            host="127.0.0.1", port=proxy.port, ssl_mode="disable", pool_size=1, max_overflow=0
+        )
+        plain = create_async_engine(
+            database.engine.url.set(drivername="postgresql+asyncpg"), pool_size=1
+        )
+        counts = []
+        for engine in (database.engine, plain):
+            for _ in range(2):
+                proxy.reset()
+                async with engine.connect() as connection:
+                    for number in range(150):
+                        await connection.execute(text(f"SELECT {number}"))
+                    await connection.rollback()
+            counts.append(proxy.round_trips)
+        await plain.dispose()
+        assert counts[0] == 152
+        assert counts[1] > 152
 
 
 async def test_copy_alone_commits(database: Database) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import aiosqlite
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from moorage import Database, DatabaseSettings
 
@@ -55,3 +56,30 @@ async def test_a_plain_connection_hops(database: Database, hops: list[str]) -> N
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await driver.commit()
     assert hops == ["commit"]
+
+
+async def test_a_statement_is_one_hop(database: Database, hops: list[str]) -> None:
+    """A read session costs a hop per statement, a unit of work BEGIN and COMMIT besides."""
+    async with database.read_session() as session:
+        assert await session.scalar(READ) == 1
+    hops.clear()
+    async with database.read_session() as session:
+        assert await session.scalar(READ) == 1
+    assert len(hops) == 1
+    hops.clear()
+    async with database.unit_of_work() as session:
+        assert await session.scalar(READ) == 1
+        await session.execute(text("CREATE TABLE t (id INTEGER)"))
+    assert len(hops) == 4
+
+
+async def test_everybodys_session_hops(database: Database, hops: list[str]) -> None:
+    """The plain dialect hops several times for one statement, and for a rollback of nothing."""
+    url = database.engine.url.set(drivername="sqlite+aiosqlite")
+    engine = create_async_engine(url)
+    for _ in range(2):
+        hops.clear()
+        async with AsyncSession(engine) as session:
+            assert await session.scalar(READ) == 1
+    assert len(hops) > 3
+    await engine.dispose()

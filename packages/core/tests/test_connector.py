@@ -286,6 +286,7 @@ def test_engine_arguments_come_from_the_settings() -> None:
         "surplus_seconds": 30.0,
         "hold_warning_seconds": 60.0,
         "pool_recycle": 6,
+        "query_cache_size": 2000,
         "pool_reset_on_return": None,
         "echo": False,
         "hide_parameters": True,

@@ -129,6 +129,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.errors",
         "moorage.holders",
         "moorage.hooks",
+        "moorage.json_codec",
         "moorage.keepalive",
         "moorage.liveness",
         "moorage.pool",

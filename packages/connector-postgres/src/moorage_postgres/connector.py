@@ -149,6 +149,8 @@ class PostgresConnector(DBConnector):
             "timeout": self.settings.connect_timeout_seconds,
             "ssl": self._ssl(),
             "server_settings": {"application_name": self.settings.application_name},
+            # SQLAlchemy's adapter prepares; asyncpg's own cache serves what goes past it.
+            "prepared_statement_cache_size": self.options.prepared_statements,
         }
         if self.pooler == "direct":
             arguments["connect_args"]["server_settings"].update(self._server_settings())

@@ -46,6 +46,11 @@ class PostgresOptions(ConnectorOptions):
         False,
         description="JIT compilation; it makes asyncpg's look-up of types take seconds.",
     )
+    prepared_statements: Annotated[int, Field(ge=0)] = Field(
+        1000,
+        description="Statements that each connection keeps prepared; 0 behind a pooler that shares"
+        " connections between transactions.",
+    )
     server_settings: Annotated[dict[str, str], BeforeValidator(parse_server_settings)] = Field(
         default_factory=dict,
         description="Further run-time parameters, as `work_mem=64MB,random_page_cost=1.1`.",

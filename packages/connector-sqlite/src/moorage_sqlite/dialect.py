@@ -21,12 +21,16 @@ from typing import Any
 
 from sqlalchemy import util
 from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.dialects.sqlite.aiosqlite import (
+    SQLiteDialect_aiosqlite,
+    SQLiteExecutionContext_aiosqlite,
+)
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect, SQLiteTypeCompiler
 from sqlalchemy.util.concurrency import in_greenlet
 
 from moorage import wait_shielded
 from moorage_sqlite.limits import Limits
+from moorage_sqlite.one_hop import OneHopConnection, OneHopCursor
 from moorage_sqlite.statements import first_word, writes
 from moorage_sqlite.write_queue import WriteQueue
 
@@ -79,6 +83,12 @@ class MoorageSQLiteTypeCompiler(SQLiteTypeCompiler):
         return "INTEGER"
 
 
+class _ExecutionContext(SQLiteExecutionContext_aiosqlite):
+    def create_default_cursor(self) -> Any:
+        connection: Any = self._dbapi_connection
+        return OneHopCursor(connection.dbapi_connection)
+
+
 class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     """
     aiosqlite under moorage's transaction rules; ``dialect.name`` stays ``sqlite``.
@@ -89,6 +99,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     """
 
     supports_statement_cache = True
+    execution_ctx_cls = _ExecutionContext
     type_compiler_cls = MoorageSQLiteTypeCompiler
 
     def __init__(
@@ -105,6 +116,7 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
         """Open a connection, unless it is plain that the file cannot be used."""
         if not cparams.get("uri"):
             _refuse_unusable_file(Path(cargs[0]))
+        cparams.setdefault("factory", OneHopConnection)
         return super().connect(*cargs, **cparams)
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:

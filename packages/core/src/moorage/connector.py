@@ -40,6 +40,7 @@ from moorage.errors import (
     InsecureConnectionError,
     SettingsError,
 )
+from moorage.json_codec import json_arguments
 from moorage.pool import LoopPool
 from moorage.settings import DatabaseSettings, explain
 from moorage.tls import effective_ssl_mode
@@ -59,6 +60,9 @@ __all__ = [
 
 CONTRACT_VERSION: Final = 1
 """Number of the contract on this page. It grows only when connectors written before would break."""
+
+# Statements that are compiled once: more than applications have, where SQLAlchemy keeps 500.
+_COMPILED_STATEMENTS = 2000
 
 AccessMode = Literal["read write", "read only", "read only deferrable", "read statements"]
 """
@@ -285,9 +289,11 @@ class DBConnector(ABC):
             "surplus_seconds": settings.pool_shrink_seconds,
             "hold_warning_seconds": settings.pool_hold_warning_seconds,
             "pool_recycle": settings.pool_recycle_seconds,
+            "query_cache_size": _COMPILED_STATEMENTS,
             "pool_reset_on_return": None,  # core does it, where `in_transaction` asks for it
             "echo": settings.echo,
             "hide_parameters": not settings.echo,
+            **json_arguments(settings),
             "connect_args": {},
         }
 

@@ -187,6 +187,12 @@ class DatabaseSettings(BaseSettings):
         " too.",
     )
 
+    json_codec: Literal["standard", "orjson"] = Field(
+        "standard",
+        description="What reads and writes JSON columns: `standard` library, or `orjson`, which is"
+        " faster and reads integers of more than 64 bits as floats.",
+    )
+
     connector_options: Mapping[str, Any] = Field(
         default_factory=dict,
         repr=False,
