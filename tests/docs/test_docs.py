@@ -190,3 +190,62 @@ def test_the_page_on_migrations_runs(tmp_path: Path) -> None:
         env.write_text(blocks[0].replace("run(Base.metadata)", block))
         assert moorage("db sql").count("CREATE TABLE") == 2
     assert (len(blocks), len(commands)) == (5, 4)
+
+
+DRIVE_FASTAPI = """
+import asyncio, warnings
+from contextlib import asynccontextmanager
+
+import page
+from boats import Base
+from moorage import UndefinedObjectError, dispose_engine, get_engine
+from moorage_fastapi.testing import isolated_client
+
+with warnings.catch_warnings():  # newer Starlette would rather have httpx2
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
+
+async def prepare():
+    async with get_engine().begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+
+async def isolated():
+    await prepare()
+    async with asynccontextmanager(page.client)() as client:
+        await page.test_boats(client)
+    await dispose_engine()
+
+asyncio.run(isolated())
+with TestClient(page.app) as client:
+    client.portal.call(prepare)
+    assert client.post("/boats", params={"name": "Fram"}).status_code == 201
+    assert client.get("/boats").json() == ["Fram"]
+    assert client.get("/boats/1").json() == "Fram"
+    assert client.get("/boats/2").status_code == 404
+    assert client.put("/boats/1/name", params={"name": "Gjoa"}).status_code == 200
+    assert client.post("/boats/1/launch").status_code == 200
+    assert client.get("/boats.csv").text == "1,Gjoa\\n2,Gjoa II\\n"
+    with client.websocket_connect("/radio") as radio:
+        radio.send_text("Maud")
+        assert radio.receive_text() == "stored"
+    assert client.get("/health/ready").json()["status"] == "ready"
+with TestClient(page.with_analytics) as client:
+    assert client.get("/health/ready").json()["databases"]["analytics"]["status"] == "ready"
+try:
+    with TestClient(page.checked):
+        print("started without tables")
+except UndefinedObjectError:
+    print("refused to start")
+"""
+
+
+def test_the_page_on_fastapi_runs(tmp_path: Path) -> None:
+    """All blocks of the page on FastAPI, one after the other, are programs that do what it says."""
+    page = (ROOT / "docs/fastapi.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "boats.py").write_text(PROGRAMS[0].replace("asyncio.run(main())", ""))
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    (tmp_path / "drive.py").write_text(DRIVE_FASTAPI)
+    settings = {"ANALYTICS_DB_TYPE": "sqlite", "ANALYTICS_DB_NAME": ":memory:"}
+    assert run(tmp_path, "drive.py", **settings) == "refused to start\n"
+    assert len(blocks) == 8

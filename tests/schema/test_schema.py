@@ -33,7 +33,7 @@ def test_no_request_is_a_500(
 
                 @seed(1851)
                 @settings(
-                    max_examples=scale(small=10, full=150),
+                    max_examples=scale(small=10, full=60),
                     database=None,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
