@@ -198,7 +198,7 @@ from contextlib import asynccontextmanager
 
 import page
 from boats import Base
-from moorage import UndefinedObjectError, dispose_engine, get_engine
+from moorage import MoorageError, dispose_engine, get_engine
 from moorage_fastapi.testing import isolated_client
 
 with warnings.catch_warnings():  # newer Starlette would rather have httpx2
@@ -233,8 +233,8 @@ with TestClient(page.with_analytics) as client:
     assert client.get("/health/ready").json()["databases"]["analytics"]["status"] == "ready"
 try:
     with TestClient(page.checked):
-        print("started without tables")
-except UndefinedObjectError:
+        print("started without migrations")
+except MoorageError:
     print("refused to start")
 """
 
