@@ -1,17 +1,22 @@
 """What is written about moorage is true."""
 
+import inspect
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import moorage
-from moorage import DatabaseSettings, MoorageError
+from moorage import Capabilities, DatabaseSettings, DBConnector, MoorageError
+from moorage.testing import ConnectorSuite
+from moorage.testing.check import checks_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -136,21 +141,83 @@ def test_every_error_has_its_section() -> None:
         assert f"`{name}`" in sections[anchor]
 
 
+CONNECTORS_PAGE = ROOT / "docs/writing-a-connector.md"
+
+
+def blocks_of(language: str) -> list[str]:
+    """Return the blocks of a language on the page on connectors."""
+    page = CONNECTORS_PAGE.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+def table(name: str) -> dict[str, str]:
+    """Return the rows of a marked table of the page on connectors, first column to last."""
+    page = CONNECTORS_PAGE.read_text(encoding="utf-8")
+    body = page.partition(f"<!-- {name}:")[2].partition(f"<!-- /{name} -->")[0]
+    rows = [line.strip("| ").split(" | ") for line in body.splitlines() if line.startswith("| `")]
+    assert rows
+    return {row[0]: row[-1] for row in rows}
+
+
 def test_the_page_on_connectors_runs() -> None:
     """Every block of Python on the page on writing a connector runs, and makes a usable class."""
-    page = (ROOT / "docs/writing-a-connector.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", CONNECTORS_PAGE.read_text(encoding="utf-8"), re.DOTALL
+    )
     for number, block in enumerate(blocks):
         names: dict[str, Any] = {"__name__": f"block_{number}"}
         exec(compile(block, f"block {number}", "exec"), names)  # noqa: S102 (our own page)
+        assert {"DuckConnector", "TestDuckConnector"} & names.keys()
         if "DuckConnector" in names:
             settings = DatabaseSettings(
                 host="pond", name="ducks", ssl_mode="disable", _env_file=None
             )
+            settings = DatabaseSettings(name="ducks", _env_file=None)
             connector = names["DuckConnector"](settings)
             assert connector.get_url().drivername == "duck+asyncduck"
             assert connector.get_engine_args()
-    assert len(blocks) == 4
+    assert blocks
+
+
+def test_each_capability_is_shown_with_its_checks() -> None:
+    """The page on connectors maps each capability to the checks that the suite has for it."""
+    checks = checks_of(ConnectorSuite)
+    shown = {
+        re.findall(r"`(\w+)`", first)[0]: set(re.findall(r"`(test_\w+)`", last))
+        for first, last in table("capabilities").items()
+    }
+    assert shown.keys() == {field.name for field in fields(Capabilities)}
+    assert shown.pop("errors") == {"test_errors_are_classified"}
+    for capability, names in shown.items():
+        assert names == {name for name, about in checks.items() if about.capability == capability}
+
+
+def test_each_method_of_a_connector_is_shown() -> None:
+    """The page on connectors says of each method whether it must, may or must not be overridden."""
+    shown = {name for first in table("methods") for name in re.findall(r"`(\w+)`", first)}
+    public = {
+        name
+        for name, value in vars(DBConnector).items()
+        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
+    }
+    assert shown == public
+
+
+def test_the_errors_that_are_brought_about_are_listed() -> None:
+    """The page on connectors names the errors for which the suite has a check."""
+    page = CONNECTORS_PAGE.read_text(encoding="utf-8")
+    section = page.partition("The suite brings about each of these")[2].partition("```")[0]
+    for about in checks_of(ConnectorSuite).values():
+        assert about.error is None or f"`{about.error.__name__}`" in section
+
+
+def test_the_toml_of_a_connector_is_valid() -> None:
+    """What the page says of the distribution is what packaging tools read."""
+    (block,) = re.findall(
+        r"```toml\n(.*?)```", CONNECTORS_PAGE.read_text(encoding="utf-8"), re.DOTALL
+    )
+    points = tomllib.loads(block)["project"]["entry-points"]["moorage.connectors"]
+    assert points == {"duck": "moorage_duck:DuckConnector"}
 
 
 def test_the_page_on_models_runs(tmp_path: Path) -> None:
