@@ -46,7 +46,7 @@ class Owner(Base):
     """Somebody who has items, with every kind of constraint."""
 
     __tablename__ = "moorage_owner"
-    __table_args__ = (CheckConstraint("balance >= -1000", name="ck_moorage_owner_balance"),)
+    __table_args__: Any = (CheckConstraint("balance >= -1000", name="ck_moorage_owner_balance"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     name: Mapped[str] = mapped_column(String(40), unique=True)
