@@ -1,21 +1,26 @@
 """What a connector that wrote a name and `get_url` gets from the base class."""
 
+import ssl
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from pydantic import Field, SecretStr, model_validator
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
 from moorage import (
     Capabilities,
     ConnectionLostError,
     ConnectorImportError,
     ConnectorOptions,
+    Database,
     DatabaseSettings,
+    DatabaseUnavailableError,
     DBConnector,
     Diagnosis,
+    InsecureConnectionError,
     SettingsError,
     URLParameter,
 )
@@ -418,3 +423,37 @@ def test_encryption_is_not_skipped_silently(values: dict[str, Any], told: str) -
 def test_no_encryption_is_somebodys_decision(values: dict[str, Any]) -> None:
     """A connector without TLS connects on this machine, and where it was told to."""
     PlainConnector(DatabaseSettings(**values))
+
+
+class DriverError(Exception):
+    """What a driver makes of an error of the operating system."""
+
+
+def test_a_wrapped_refusal_is_understood() -> None:
+    """What the operating system said is found inside of what the driver made of it."""
+    connector = DuckConnector(DatabaseSettings())
+    refused = DriverError("2003")
+    refused.__cause__ = ConnectionRefusedError("refused")
+    found = connector.classify_error(refused)
+    assert found is not None
+    assert found.kind is DatabaseUnavailableError
+    unproven = DriverError("2026")
+    unproven.__context__ = ssl.SSLError(1, "certificate verify failed")
+    found = connector.classify_error(unproven)
+    assert found is not None
+    assert found.kind is InsecureConnectionError
+    assert connector.classify_error(DriverError("1045")) is None
+
+
+async def test_the_dialect_tells_lost_connections(tmp_path: Path) -> None:
+    """Where the connector is silent, SQLAlchemy's dialect tells that a connection was lost."""
+    connector = SQLiteFile(DatabaseSettings(name=str(tmp_path / "app.db")))
+    async with (
+        Database(connector=connector) as database,
+        database.engine.connect() as connection,
+    ):
+        raw = await connection.get_raw_connection()
+        assert raw.driver_connection is not None
+        await raw.driver_connection.close()
+        with pytest.raises(ConnectionLostError):
+            await connection.execute(text("SELECT 1"))

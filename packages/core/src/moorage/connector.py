@@ -468,9 +468,11 @@ class DBConnector(ABC):
                 COMMIT and ROLLBACK.
         """
         if statement is None:
-            if isinstance(error, ssl.SSLError):
-                return self.insecure(error.reason or error.strerror or str(error))
-            return self.unreachable(error) if isinstance(error, OSError) else None
+            below = _operating_system_error(error)
+            if isinstance(below, ssl.SSLError):
+                reason = getattr(below, "reason", None)  # only those that OpenSSL made have one
+                return self.insecure(reason or below.strerror or str(below))
+            return None if below is None else self.unreachable(below)
         if isinstance(error, (OSError, EOFError)):  # TimeoutError is an OSError
             return self.diagnose(ConnectionLostError, str(error) or type(error).__name__)
         if isinstance(error, OverflowError):
@@ -633,6 +635,13 @@ class DBConnector(ABC):
             )
         if problems:
             raise SettingsError(problems)
+
+
+def _operating_system_error(error: BaseException | None) -> OSError | None:
+    """Return what the operating system said, which a driver may have wrapped in its own words."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error
 
 
 def _distribution_of(connector: type) -> str:

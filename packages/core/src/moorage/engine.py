@@ -208,6 +208,7 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
             context.dialect,
             statement=context.statement or "",
             theirs=context.sqlalchemy_exception,
+            is_lost=context.is_disconnect,
         )
         if isinstance(translated, ConnectionLostError):
             if _commit_is_under_way(context):
@@ -448,6 +449,7 @@ def _translate(
     *,
     statement: str | None = None,
     theirs: sa_exc.SQLAlchemyError | None = None,
+    is_lost: bool = False,
 ) -> DatabaseError | None:
     """Return the error to raise; ``None`` for what is no failure of the database."""
     diagnosis = connector.classify_error(error, statement=statement)
@@ -457,7 +459,8 @@ def _translate(
         if not isinstance(error, dialect.loaded_dbapi.Error):
             return None
         kind = ConnectError if statement is None else DatabaseError
-        diagnosis = connector.diagnose(kind, str(error))
+        # Where the connector does not know, the dialect may: it has to tell lost connections.
+        diagnosis = connector.diagnose(ConnectionLostError if is_lost else kind, str(error))
     ours = diagnosis.to_error(error)
     return blend(ours, theirs or _as_sqlalchemy(error, dialect, type(ours)))
 

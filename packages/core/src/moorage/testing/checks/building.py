@@ -111,7 +111,7 @@ class BuildingChecks:
     async def test_disposal_without_patience_closes_what_comes_back(
         self, database: Database
     ) -> None:
-        """Disposal that does not wait leaves a connection to its user, and closes it afterwards."""
+        """Disposal that does not wait leaves its own task a connection, and closes it afterwards."""
         closed = _closed_connections(database)
         async with database.engine.connect() as connection:
             await database.dispose(drain_seconds=0)
