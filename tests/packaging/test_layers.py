@@ -170,6 +170,39 @@ def front_door_faults(source: Path, package: str, public: set[str]) -> list[str]
     return faults
 
 
+# Whose objects a connector is given, or derives from.
+IN_HANDS_OF_CONNECTORS = {"connector", "database", "diagnosis", "errors", "settings"}
+
+
+def private_definitions(source: Path, package: str, only: set[str] | None = None) -> set[str]:
+    """Return the private names of methods and attributes that a package's modules define."""
+    found: set[str] = set()
+    for module, _path, tree in modules(source, package):
+        if only is not None and module.removeprefix(f"{package}.") not in only:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+            elif isinstance(node, ast.AnnAssign | ast.Assign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found.update(target.id for target in targets if isinstance(target, ast.Name))
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def private_faults(source: Path, package: str, core: Path) -> list[str]:
+    """Return every use of a private attribute that the core defines and the package does not."""
+    theirs = private_definitions(core, "moorage", IN_HANDS_OF_CONNECTORS)
+    foreign = theirs - private_definitions(source, package)
+    return [
+        f"{module}:{node.lineno}: {node.attr!r} is private to the core"
+        for module, _path, tree in modules(source, package)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in foreign
+    ]
+
+
 def docstrings(tree: ast.Module) -> set[ast.AST]:
     """Return the string constants that stand alone: docstrings and notes on attributes."""
     return {
@@ -234,6 +267,24 @@ def test_core_names_no_backend() -> None:
 def test_connector_uses_the_front_door(package: str) -> None:
     """A connector of ours imports what a stranger's could: public names, and no other connector."""
     assert front_door_faults(ROOT / CONNECTORS[package], package, public_names(CORE)) == []
+
+
+@pytest.mark.parametrize("package", CONNECTORS)
+def test_connector_keeps_off_private_attributes(package: str) -> None:
+    """A connector of ours reaches into no object of the core by a private name."""
+    assert private_faults(ROOT / CONNECTORS[package], package, CORE) == []
+
+
+def test_a_reach_into_the_core_is_noticed(tmp_path: Path) -> None:
+    """The rule on private attributes tells the core's from a connector's own, and its driver's."""
+    package = tmp_path / "moorage_duck"
+    package.mkdir()
+    source = "class Duck:\n    def __init__(self):\n        self._pond = self.driver._writer\n"
+    (package / "connector.py").write_text(source)
+    assert private_faults(tmp_path, "moorage_duck", CORE) == []
+    (package / "connector.py").write_text(f"{source}        self.settings._reading\n")
+    (fault,) = private_faults(tmp_path, "moorage_duck", CORE)
+    assert "_reading" in fault
 
 
 def test_fastapi_package_uses_the_front_door() -> None:

@@ -25,6 +25,7 @@ import pytest_asyncio
 from moorage.database import Database
 from moorage.errors import DatabaseError
 from moorage.settings import DatabaseSettings
+from moorage.testing._tables import drop_tables, make_tables
 from moorage.testing.check import checks_of
 from moorage.testing.checks.abilities import AbilityChecks
 from moorage.testing.checks.building import BuildingChecks
@@ -32,7 +33,6 @@ from moorage.testing.checks.concurrency import ConcurrencyChecks
 from moorage.testing.checks.failures import FailureChecks
 from moorage.testing.checks.transactions import TransactionChecks
 from moorage.testing.checks.values import ValueChecks
-from moorage.testing.tables import drop_tables, make_tables
 
 __all__ = ["ConnectorSuite"]
 

@@ -12,8 +12,8 @@ from moorage.database import Database
 from moorage.errors import DatabaseError
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
+from moorage.testing._tables import make_tables, names
 from moorage.testing.check import check
-from moorage.testing.tables import make_tables, names
 
 __all__ = ["AbilityChecks"]
 

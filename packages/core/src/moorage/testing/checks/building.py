@@ -22,8 +22,8 @@ from moorage.errors import (
 )
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
+from moorage.testing._tables import Owner, names
 from moorage.testing.check import PATIENCE_SECONDS, check, checks_of
-from moorage.testing.tables import Owner, names
 
 __all__ = ["BuildingChecks"]
 
@@ -111,7 +111,7 @@ class BuildingChecks:
     async def test_disposal_without_patience_closes_what_comes_back(
         self, database: Database
     ) -> None:
-        """Disposal that does not wait leaves its own task a connection, and closes it afterwards."""
+        """Disposal that does not wait closes what its own task holds as soon as that is back."""
         closed = _closed_connections(database)
         async with database.engine.connect() as connection:
             await database.dispose(drain_seconds=0)

@@ -18,8 +18,8 @@ from moorage.errors import (
     SerializationError,
 )
 from moorage.settings import DatabaseSettings
+from moorage.testing._tables import Owner
 from moorage.testing.check import check
-from moorage.testing.tables import Owner
 
 __all__ = ["ConcurrencyChecks"]
 

@@ -31,9 +31,9 @@ from moorage.errors import (
     UniqueViolationError,
 )
 from moorage.settings import DatabaseSettings
+from moorage.testing._tables import Item, Owner, names
 from moorage.testing.check import check
 from moorage.testing.relay import Relay
-from moorage.testing.tables import Item, Owner, names
 from moorage.tls import effective_ssl_mode
 
 __all__ = ["FailureChecks"]

@@ -12,9 +12,9 @@ from sqlalchemy import Column, Integer, MetaData, Table, insert, select, update
 from moorage.database import Database
 from moorage.errors import DatabaseError, ReadOnlyError
 from moorage.settings import DatabaseSettings
+from moorage.testing._tables import Owner, drop_tables, has_owner, make_tables, names, owners
 from moorage.testing.check import check
 from moorage.testing.stepper import Stepper
-from moorage.testing.tables import Owner, drop_tables, has_owner, make_tables, names, owners
 from moorage.unit_of_work import UnitOfWork
 
 __all__ = ["TransactionChecks"]

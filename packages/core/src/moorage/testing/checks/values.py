@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Column, MetaData, Table, insert, select
 
 from moorage.database import Database
+from moorage.testing._tables import VALUES, Owner
 from moorage.testing.check import check
-from moorage.testing.tables import VALUES, Owner
 
 __all__ = ["ValueChecks"]
 
