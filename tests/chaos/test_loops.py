@@ -136,6 +136,26 @@ def test_a_loop_that_waits_when_another_disposes(fresh_database: dict[str, Any])
     waiting.close()
 
 
+KILLED = (
+    PROLOGUE
+    + """
+for _ in range(3):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(several())
+    # Its transports belong to what was let go, and are not warned of either.
+    loop.close()
+gc.collect()
+asyncio.run(several())
+"""
+)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_program_that_kills_loops_ends_in_silence(environment: dict[str, str]) -> None:
+    """No finalizer complains when a program ends whose loops were killed."""
+    run(KILLED, environment)
+
+
 FOUR_CHILDREN = (
     PROLOGUE
     + """

@@ -21,13 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # package (migrations/) is one name. A new module has to be given its place here.
 CORE_LAYERS = (
     {"_requirements"},
-    {"abilities", "address", "errors", "shield", "connecting", "holders"},
+    {"abilities", "address", "errors", "shield", "connecting", "descriptor", "holders"},
     {"rows"},
     {"environment"},
     {"settings"},
     {"tls", "diagnosis", "pool", "json_codec"},
     {"connector"},
-    {"registry", "keepalive", "descriptor", "commit", "hooks", "answers", "liveness"},
+    {"registry", "keepalive", "commit", "hooks", "answers", "liveness"},
     {"engine"},
     {"session"},
     {"unit_of_work", "reading", "bulk"},

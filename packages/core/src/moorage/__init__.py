@@ -30,7 +30,7 @@ from moorage.default import (
     get_sessionmaker,
     use_database,
 )
-from moorage.descriptor import release_descriptor
+from moorage.descriptor import note_descriptor, release_descriptor
 from moorage.diagnosis import Diagnosis
 from moorage.errors import (
     AuthenticationError,
@@ -216,6 +216,7 @@ __all__ = [
     "get_sessionmaker",
     "installed_connectors",
     "make_ssl_context",
+    "note_descriptor",
     "on_commit",
     "on_rollback",
     "register_connector",

@@ -220,17 +220,17 @@ class LoopPool(Pool):
         places, self._places = self._places, {}
         for place in places.values():
             place.let_go()
-            _let_go.append(place)  # its generator would speak to the parent's loop
+            _keep(place)  # its generator would speak to the parent's loop
 
     def abandon(self, record: ConnectionPoolEntry) -> None:
         """Let the connection of a record go without a word to the server."""
         if (driver_connection := record.driver_connection) is not None:
             self.abandon_driver_connection(driver_connection)
-        _let_go.append(record)
+        _keep(record)
 
     def abandon_driver_connection(self, driver_connection: Any) -> None:
         """Let a connection of the driver go without a word to the server."""
-        _let_go.append(driver_connection)
+        _keep(driver_connection)
         if self._connector is not None:
             with contextlib.suppress(Exception):  # it must not stop the others
                 self._connector.abandon(driver_connection)
@@ -618,8 +618,19 @@ def _after_fork() -> None:
         pool.leave_to_parent()
 
 
+def _keep(let_go: object) -> None:
+    """
+    Keep what was let go until this process ends, and from its finalizers even then.
+
+    Those of drivers and transports complain, or would speak to the server or the parent's loop.
+    """
+    _let_go.append(let_go)
+    with contextlib.suppress(ImportError, AttributeError):  # no reference counts here
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(let_go))
+
+
 _pools: weakref.WeakSet[LoopPool] = weakref.WeakSet()
-# Connections of loops that were killed, and of the parent process, are kept until this process
-# ends: the finalizers of drivers and transports complain, or would speak to the server.
-_let_go: list[Any] = []
+_let_go: list[object] = []
 os.register_at_fork(after_in_child=_after_fork)
