@@ -2,7 +2,7 @@
 
 import asyncio
 
-from lending_library.models import Base
+from lending_library.models import metadata
 from moorage import Database
 
 
@@ -11,7 +11,7 @@ async def create_tables() -> None:
     async with Database() as database:
         await database.wait_until_ready()
         async with database.engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
+            await connection.run_sync(metadata.create_all)
 
 
 if __name__ == "__main__":

@@ -45,11 +45,24 @@ __all__ = [
     "unit_of_work",
 ]
 
+_AFTER_THE_RESPONSE = (
+    "the response of this session was sent",
+    "for a background task ask for `background: DBBackground`",
+)
+
+
 SessionDependency = Callable[..., Coroutine[Any, Any, AsyncSession]]
 """A dependency that gives a session."""
 
 UnitDependency = Callable[..., Coroutine[Any, Any, UnitOfWork]]
 """A dependency that gives a unit of work."""
+
+
+BackgroundDependency = Callable[..., Coroutine[Any, Any, Background]]
+"""A dependency that gives what runs units of work after the response."""
+
+DatabaseDependency = Callable[..., Coroutine[Any, Any, Database]]
+"""A dependency that gives a database."""
 
 
 class DatabaseDependencies:
@@ -74,12 +87,15 @@ class DatabaseDependencies:
         work = Depends(_work_on(name), scope="function")
 
         async def get_session(work: RequestWork = work) -> AsyncSession:
+            """Return the session of the request."""
             return work.session
 
         async def get_unit(work: RequestWork = work) -> UnitOfWork:
+            """Return the unit of work of the request, which commits before the response."""
             return await work.unit()
 
         async def get_database(connection: HTTPConnection) -> Database:
+            """Return the database that serves the request."""
             return served_by(connection).get(name)
 
         self._work = work
@@ -88,8 +104,8 @@ class DatabaseDependencies:
         self.unit_of_work: UnitDependency = get_unit
         self.read_session: SessionDependency = _reading(name)
         self.stream_session: SessionDependency = _streaming(name)
-        self.background: Callable[..., Coroutine[Any, Any, Background]] = _after(name)
-        self.database: Callable[..., Coroutine[Any, Any, Database]] = get_database
+        self.background: BackgroundDependency = _after(name)
+        self.database: DatabaseDependency = get_database
         asks_for(get_session, Asked("session", name))
         asks_for(get_unit, Asked("unit", name))
         asks_for(self.read_session, Asked("read session", name))
@@ -158,6 +174,7 @@ def _reading(name: str | None) -> SessionDependency:
     session = Depends(read_of_request, scope="function")
 
     async def get_read_session(session: AsyncSession = session) -> AsyncSession:
+        """Return a session of the request that only reads."""
         return session
 
     return get_read_session
@@ -186,19 +203,15 @@ def _streaming(name: str | None) -> SessionDependency:
     session = Depends(read_until_sent, scope="request")
 
     async def get_stream_session(session: AsyncSession = session) -> AsyncSession:
+        """Return a session that reads until the response was sent."""
         return session
 
     return get_stream_session
 
 
-_AFTER_THE_RESPONSE = (
-    "the response of this session was sent",
-    "for a background task ask for `background: DBBackground`",
-)
-
-
-def _after(name: str | None) -> Callable[..., Coroutine[Any, Any, Background]]:
+def _after(name: str | None) -> BackgroundDependency:
     async def get_background(connection: HTTPConnection, tasks: BackgroundTasks) -> Background:
+        """Return what runs units of work after the response."""
         return Background(served_by(connection).get(name), tasks)
 
     return get_background
@@ -206,7 +219,7 @@ def _after(name: str | None) -> Callable[..., Coroutine[Any, Any, Background]]:
 
 _default = DatabaseDependencies(None)
 
-get_db_session = _default.session
+get_db_session: SessionDependency = _default.session
 """
 Gives the session of the request: ``session: AsyncSession = Depends(get_db_session)``.
 
@@ -215,7 +228,7 @@ rolled back, and was it written to, the request fails with ``UncommittedChangesE
 in the request asks for :func:`get_unit_of_work`, this is its session and is committed with it.
 """
 
-get_unit_of_work = _default.unit_of_work
+get_unit_of_work: UnitDependency = _default.unit_of_work
 """
 Gives the unit of work of the request: ``unit: UnitOfWork = Depends(get_unit_of_work)``.
 
@@ -224,14 +237,14 @@ never a 2xx. Any exception, ``HTTPException`` included, rolls back; a response t
 commits, whatever its status.
 """
 
-get_read_session = _default.read_session
+get_read_session: SessionDependency = _default.read_session
 """
 Gives a session of its own that only reads; the database refuses writes where it can.
 
 It ends as early as the session of :func:`get_db_session`.
 """
 
-get_stream_session = _default.stream_session
+get_stream_session: SessionDependency = _default.stream_session
 """
 Gives a session that only reads and lives until the response was sent, or its client is gone.
 
@@ -239,10 +252,10 @@ For endpoints that yield and for ``StreamingResponse``. It holds a connection fr
 statement to the end of the stream, so that a slow client holds one as well.
 """
 
-get_background = _default.background
+get_background: BackgroundDependency = _default.background
 """Gives what runs units of work after the response; see :class:`Background`."""
 
-get_app_database = _default.database
+get_app_database: DatabaseDependency = _default.database
 """
 Gives the database that serves the request, for what outlives it.
 
@@ -250,8 +263,17 @@ WebSocket loops and long streams open sessions and units of work of their own on
 connection no longer than they need one.
 """
 
-unit_of_work = _default.unit_with
-"""Gives the request's unit of work with options: ``Depends(unit_of_work(read_only=True))``."""
+
+def unit_of_work(**options: Unpack[UnitOptions]) -> UnitDependency:
+    """
+    Return a dependency on the request's unit of work with options.
+
+    ``unit: UnitOfWork = Depends(unit_of_work(isolation_level="SERIALIZABLE"))``; the options are
+    those of :class:`moorage.UnitOfWork`, and hold for the request's one unit, whoever else asks
+    for it.
+    """
+    return _default.unit_with(**options)
+
 
 AppDatabase = Annotated[Database, Depends(get_app_database)]
 """The database of the application."""

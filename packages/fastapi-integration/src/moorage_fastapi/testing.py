@@ -36,11 +36,11 @@ from moorage_fastapi.lifespan import Served, overridden, override, served_by_app
 
 try:
     import httpx
-except ImportError as error:
+except ImportError as _error:
     raise MissingExtraError(
         "moorage_fastapi.testing needs httpx, which is not installed",
         hint="pip install 'moorage-fastapi[testing]'",
-    ) from error
+    ) from _error
 
 __all__ = [
     "QueryLog",
