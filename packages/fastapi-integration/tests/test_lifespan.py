@@ -12,7 +12,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.testclient import TestClient
 from httpx import AsyncClient
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from moorage import (
@@ -406,6 +406,18 @@ def test_connections_are_warm_before_the_first_request(
     app = FastAPI(lifespan=lifespan(database, warm_connections=wanted, inner=preparing(look)))
     with TestClient(app):
         assert idle == [opened]
+
+
+def test_connections_that_cannot_be_had_stop_the_start(database: Database) -> None:
+    """A database that gives fewer connections than shall be warm is seen at the start."""
+
+    @event.listens_for(database.engine.sync_engine, "checkout")
+    def refuse(*_: object) -> None:
+        raise DatabaseUnavailableError("no connection is left")
+
+    app = FastAPI(lifespan=lifespan(database, warm_connections=3, ready_seconds=0))
+    with pytest.raises(DatabaseUnavailableError, match="is left"), TestClient(app):
+        pytest.fail("the application has started")
 
 
 async def test_a_lifespan_whose_state_nobody_hands_on(database: Database, serve: Serve) -> None:

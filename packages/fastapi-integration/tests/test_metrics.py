@@ -21,6 +21,7 @@ async def test_pools_are_shown(make_database: DatabaseFactory) -> None:
         assert f"# TYPE moorage_pool_{line} gauge" in shown
     assert 'moorage_pool_capacity{database="default"} 6.0' in shown
     assert 'moorage_pool_in_use{database="default"} 1.0' in shown
+    assert 'moorage_pool_timeouts_total{database="default"} 0.0' in shown
     assert "analytics" not in shown
     await second.ping()
     assert 'idle{database="analytics"} 1.0' in generate_latest(registry).decode()

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
-from sqlalchemy import Connection, Engine, Result, event
+from sqlalchemy import Connection, Result, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from moorage.abilities import TellsWrites
 from moorage.engine import connector_of, count_writes, has_run_by_hand
-from moorage.errors import DatabaseError, SessionSharedError, UnitOfWorkError
+from moorage.errors import ConnectionLostError, DatabaseError, SessionSharedError, UnitOfWorkError
 
 __all__ = [
     "GuardedSession",
@@ -319,6 +319,9 @@ async def find_uncommitted_changes(session: AsyncSession) -> str:
     cannot see: SQL written by hand that does not look as if it writes, as the call of a function,
     and what a driver was given directly, as COPY. It costs a round trip, in a session that has run
     SQL written by hand or given its connection away, and has not committed; else nothing.
+
+    Raises:
+        ConnectionLostError: Nobody can tell any more.
     """
     if lost := uncommitted_changes(session):
         return lost
@@ -329,7 +332,7 @@ async def find_uncommitted_changes(session: AsyncSession) -> str:
         or connection.closed
         or not below.in_transaction()
         # Of a transaction that is shared with others nobody knows who wrote.
-        or not isinstance(below.get_bind(), Engine)
+        or isinstance(below.bind, Connection)
         or not (below._gave_connection or has_run_by_hand(connection))
     ):
         return ""
@@ -338,6 +341,8 @@ async def find_uncommitted_changes(session: AsyncSession) -> str:
         return ""
     try:
         has_written = await connector.has_written(await session.connection())
+    except ConnectionLostError:
+        raise
     except DatabaseError:  # the transaction has failed, and stores nothing whoever commits it
         return ""
     return "what was written by hand or by the driver" if has_written else ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from fastapi import Depends
+from fastapi import Depends, params
 
 from moorage import MoorageError, SettingsError
 
@@ -22,7 +22,7 @@ class RequestDeadlineError(MoorageError, TimeoutError):
 RequestDeadlineError.__module__ = "moorage_fastapi"
 
 
-def deadline(seconds: float) -> Any:
+def deadline(seconds: float) -> params.Depends:
     """
     Return a dependency that ends a request which is not done in time.
 
@@ -52,4 +52,5 @@ def deadline(seconds: float) -> Any:
                 hint="look what it waits for: a lock, the pool, another service; or allow more",
             ) from error
 
-    return Depends(limit, scope="function")
+    dependency: params.Depends = Depends(limit, scope="function")
+    return dependency

@@ -167,7 +167,7 @@ def _work_on(name: str | None) -> Callable[[HTTPConnection], AsyncIterator[Reque
 def _reading(name: str | None) -> SessionDependency:
     async def read_of_request(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
         plan_of(connection.scope)
-        work = RequestWork(served_by(connection).get(name).read_session)
+        work = RequestWork(served_by(connection).get(name).read_session, only_reads=True)
         async with request_work(connection, work):
             yield work.session
 

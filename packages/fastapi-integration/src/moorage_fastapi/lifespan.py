@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -178,19 +183,16 @@ def overridden(app: FastAPI) -> Served | None:
     return found if isinstance(found, Served) else None
 
 
-class _known_to:  # noqa: N801 (used as a function)
+@contextmanager
+def _known_to(app: FastAPI, served: Served) -> Iterator[None]:
     """Tell an application, and those mounted in it, what they are served from."""
-
-    def __init__(self, app: FastAPI, served: Served) -> None:
-        self._apps = list(applications(app))
-        self._served = served
-
-    def __enter__(self) -> None:
-        for each in self._apps:
-            setattr(each.state, _STATE_KEY, self._served)
-
-    def __exit__(self, *_: object) -> None:
-        for each in self._apps:
+    told = list(applications(app))
+    for each in told:
+        setattr(each.state, _STATE_KEY, served)
+    try:
+        yield
+    finally:
+        for each in told:
             setattr(each.state, _STATE_KEY, None)
 
 
@@ -217,9 +219,12 @@ async def _warm(database: Database, wanted: int) -> None:
         async with database.engine.connect():
             await together.wait()
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(number):
-            group.create_task(hold())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(number):
+                group.create_task(hold())
+    except BaseExceptionGroup as failures:  # one reason is enough, and easier to catch
+        raise failures.exceptions[0] from None
 
 
 async def _dispose(databases: Iterable[Database], drain_seconds: float) -> None:

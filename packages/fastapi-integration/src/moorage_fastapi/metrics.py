@@ -21,10 +21,9 @@ class PoolCollector:
     """
     Reads the pools when Prometheus asks, and never talks to a database.
 
-    A collector of ``prometheus_client``: one gauge per figure of
-    :meth:`moorage.Database.pool_statistics`, named ``moorage_pool_…``, with the label
-    ``database``. The default is looked up each time, so that an application that starts again
-    shows its new pool.
+    A collector of ``prometheus_client``: the figures of :meth:`moorage.Database.pool_statistics`,
+    named ``moorage_pool_…``, with the label ``database``. The default is looked up each time, so
+    that an application that starts again shows its new pool.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class PoolCollector:
 
     def collect(self) -> Iterable[Any]:
         """Yield the gauges; a database that was not started, or is closed, has none."""
-        from prometheus_client.core import GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         figures = dict(self._figures())
         for name, meaning in _GAUGES.items():
@@ -47,6 +46,14 @@ class PoolCollector:
             for label, statistics in figures.items():
                 family.add_metric([label], getattr(statistics, name))
             yield family
+        waits = CounterMetricFamily(
+            "moorage_pool_timeouts",
+            "Waits for a connection that were in vain.",
+            labels=["database"],
+        )
+        for label, statistics in figures.items():
+            waits.add_metric([label], statistics.timeouts)
+        yield waits
 
     def _figures(self) -> Iterable[tuple[str, PoolStatistics]]:
         try:

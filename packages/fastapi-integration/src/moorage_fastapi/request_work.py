@@ -20,9 +20,11 @@ from moorage import (
     UnitOptions,
     find_uncommitted_changes,
     retire_session,
+    uncommitted_changes,
     work_name,
 )
 from moorage_fastapi.lifespan import OnUncommitted
+from moorage_fastapi.routes import path_of
 
 __all__ = ["RequestWork", "name_work", "request_work"]
 
@@ -50,7 +52,10 @@ class RequestWork:
         sessions: AsyncSessionFactory,
         on_uncommitted: OnUncommitted = "raise",
         options: UnitOptions | None = None,
+        *,
+        only_reads: bool = False,
     ) -> None:
+        self._only_reads = only_reads
         self._sessions = sessions
         self._on_uncommitted = on_uncommitted
         self._options: UnitOptions = options or {}
@@ -103,10 +108,10 @@ class RequestWork:
                 if self._unit is not None:
                     await self._unit.end(exc)
                 elif self._session is not None:
-                    lost = ""
-                    if exc is None:
-                        lost = await find_uncommitted_changes(self._session)
-                    await self._session.close()
+                    try:
+                        lost = "" if exc is not None else await self._lost(self._session)
+                    finally:
+                        await self._session.close()
                     self._complain(lost)
             except Exception as failure:
                 if exc is None:
@@ -115,6 +120,12 @@ class RequestWork:
             finally:
                 if self._session is not None:
                     retire_session(self._session, *_AFTER_THE_REQUEST)
+
+    async def _lost(self, session: AsyncSession) -> str:
+        # A session that the database lets only read needs no question.
+        return uncommitted_changes(session) or (
+            "" if self._only_reads else await find_uncommitted_changes(session)
+        )
 
     def _complain(self, lost: str) -> None:
         if not lost:
@@ -146,7 +157,7 @@ async def request_work(connection: HTTPConnection, work: RequestWork) -> AsyncIt
 
 def name_work(connection: HTTPConnection) -> None:
     """Let the pool's messages name the route, which, unlike the path, tells nobody's secret."""
-    if (path := getattr(connection.scope.get("route"), "path", None)) is not None:
+    if (path := path_of(connection.scope)) is not None:
         work_name.set(f"{connection.scope.get('method', 'WEBSOCKET')} {path}")
 
 

@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from moorage import LifecycleError, UnitOfWorkError, UnitOptions
 
-__all__ = ["Asked", "Plan", "asks_for", "plan_of", "refuse_what_cannot_work"]
+__all__ = ["Asked", "Plan", "asks_for", "path_of", "plan_of", "refuse_what_cannot_work"]
 
 _MOST_PLANS = 4096
 
@@ -62,9 +62,7 @@ def plan_of(scope: Scope) -> Plan:
         LifecycleError: The route uses a session where it cannot work.
         UnitOfWorkError: Two of its dependencies ask for units with different options.
     """
-    # An included router has a tree of its own, with what was given when it was included.
-    context = scope.get("fastapi", {}).get("effective_route_context")
-    dependant = getattr(context or scope.get("route"), "dependant", None)
+    dependant = getattr(_route_of(scope), "dependant", None)
     if dependant is None:
         return _NOTHING
     known = _plans.get(id(dependant))
@@ -74,6 +72,17 @@ def plan_of(scope: Scope) -> Plan:
             _plans.clear()
         known = _plans[id(dependant)] = (dependant, _plan(dependant))
     return known[1]
+
+
+def path_of(scope: Scope) -> str | None:
+    """Return the path of a request's route, with names in place of what they stand for."""
+    return getattr(_route_of(scope), "path", None)
+
+
+def _route_of(scope: Scope) -> Any:
+    # An included router has routes of its own, with what was given when it was included.
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    return scope.get("route") if context is None else context
 
 
 def refuse_what_cannot_work(routes: Iterable[BaseRoute]) -> None:
