@@ -90,6 +90,9 @@ class Cell:
         if self.is_corner and backend == "sqlite":
             # The one dialect that is ours, tried by SQLAlchemy's own tests on both of its lines.
             folders.append("tests/dialect")
+        if self.is_corner:
+            # Alembic and pytest work alike on every Python, and both start many processes.
+            folders += ["tests/migrations", "tests/kit"]
         if self.is_corner and "2.1" in self.parts:
             # A service behaves alike on both, and starting its processes takes time.
             folders += ["tests/examples", "tests/load"]

@@ -115,6 +115,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "docs/fastapi.md",
         "docs/migrations.md",
         "docs/models.md",
+        "docs/testing.md",
         "docs/units-of-work.md",
         "docs/writing-a-connector.md",
         "examples/fastapi-app/README.md",
@@ -316,3 +317,39 @@ def test_the_page_on_fastapi_runs(tmp_path: Path) -> None:
     settings = {"ANALYTICS_DB_TYPE": "sqlite", "ANALYTICS_DB_NAME": ":memory:"}
     assert run(tmp_path, "drive.py", **settings) == "refused to start\n"
     assert len(blocks) == 8
+
+
+@pytest.mark.timeout(120)
+def test_the_page_on_testing_runs(tmp_path: Path) -> None:
+    """The tests of the page pass in a project, with the tables made as the page says."""
+    page = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
+    line, schema, tests, suite = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    package = tmp_path / "boats"
+    package.mkdir()
+    (package / "models.py").write_text(
+        "from moorage.models import Base, IntegerKey\n"
+        "from sqlalchemy.orm import Mapped\n"
+        "class Boat(IntegerKey, Base):\n"
+        "    __tablename__ = 'boats'\n"
+        "    name: Mapped[str]\n"
+    )
+    (package / "service.py").write_text(
+        "from boats.models import Boat\nfrom moorage import UnitOfWork\n"
+        "from sqlalchemy import select\n"
+        "async def launch(name):\n"
+        "    async with UnitOfWork() as session:\n        session.add(Boat(name=name))\n"
+        "async def names():\n"
+        "    async with UnitOfWork() as session:\n"
+        "        return list(await session.scalars(select(Boat.name)))\n"
+    )
+    (tmp_path / "conftest.py").write_text(line + schema)
+    (tmp_path / "test_boats.py").write_text(tests)
+    ini = "[pytest]\nasyncio_default_fixture_loop_scope = function\npythonpath = .\n"
+    (tmp_path / "pytest.ini").write_text(ini)
+    output = run(tmp_path, "-m", "pytest", "-q", DB_NAME="app.db")
+    assert "2 passed" in output
+    program = "from moorage.cli import main; main()"
+    for command in ("init --models boats.models:Base", "revision -m tables", "upgrade"):
+        run(tmp_path, "-c", program, "db", *command.split(), DB_NAME="app.db")
+    (tmp_path / "test_migrations.py").write_text(suite)
+    assert "5 passed" in run(tmp_path, "-m", "pytest", "-q", DB_NAME="app.db")

@@ -34,7 +34,8 @@ CORE_LAYERS = (
     {"database", "retry"},
     {"default", "metrics"},
     {"models"},
-    {"migrations", "seeding", "testing"},
+    {"migrations"},
+    {"seeding", "testing"},
     {"scaffold", "db_commands"},
     {"cli"},
 )

@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from moorage.database import Database
 from moorage.unit_of_work import AsyncSessionMaker
 
-__all__ = ["dispose_engine", "get_database", "get_engine", "get_sessionmaker", "use_database"]
+__all__ = [
+    "dispose_engine",
+    "get_database",
+    "get_engine",
+    "get_sessionmaker",
+    "replace_database",
+    "use_database",
+]
 
 _lock = threading.RLock()
 
@@ -61,6 +70,19 @@ def use_database(database: Database) -> None:
     with _lock:
         _database = database
         _owner_pid = os.getpid()
+
+
+@contextmanager
+def replace_database(database: Database) -> Iterator[None]:
+    """Make ``database`` the one of the process inside the block, as fixtures of tests do."""
+    global _database, _owner_pid
+    before = (_database, _owner_pid)
+    use_database(database)
+    try:
+        yield
+    finally:
+        with _lock:
+            _database, _owner_pid = before
 
 
 def get_engine() -> AsyncEngine:

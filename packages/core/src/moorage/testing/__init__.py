@@ -1,7 +1,8 @@
 """
 Tests for users of moorage, to run with pytest: ``pip install 'moorage[testing]'``.
 
-:class:`ConnectorSuite` tells whoever writes a connector whether it is right.
+:class:`ConnectorSuite` tells whoever writes a connector whether it is right; the fixtures for
+applications are in :mod:`moorage.testing.fixtures`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ import pytest
 # What an assertion of the suite compared is shown to whoever writes a connector.
 pytest.register_assert_rewrite("moorage.testing.checks", "moorage.testing.suite")
 
+from moorage.testing.assertions import assert_queries, no_lazy_loads, no_leaks
+from moorage.testing.isolation import RolledBackDatabase
+from moorage.testing.migration_suite import MigrationSuite
 from moorage.testing.stepper import Stepper
 from moorage.testing.suite import ConnectorSuite
 
-__all__ = ["ConnectorSuite", "Stepper"]
+__all__ = [
+    "ConnectorSuite",
+    "MigrationSuite",
+    "RolledBackDatabase",
+    "Stepper",
+    "assert_queries",
+    "no_lazy_loads",
+    "no_leaks",
+]

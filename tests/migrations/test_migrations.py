@@ -24,7 +24,7 @@ from moorage import (
 )
 from tests.fix_database import DatabaseFactory
 from tests.matrix.every_type import Boat, a_boat
-from tests.matrix.project import Project
+from tests.migrations.project import Project
 
 BOATS = "op.create_table('boats', sa.Column('id', sa.Integer, primary_key=True))"
 TRIPS = "op.create_table('trips', sa.Column('id', sa.Integer, primary_key=True))"

@@ -13,7 +13,7 @@ from moorage import Database, get_connector
 from tests.fix_backend import Servers, new_database
 from tests.fix_database import DatabaseFactory
 from tests.fix_scale import Scale
-from tests.matrix.project import Project, run_python
+from tests.migrations.project import Project, run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 REVISIONS = 3
@@ -53,7 +53,13 @@ def start(count: int, *projects: Project) -> list[list[dict[str, Any]]]:
     """Let many processes at once migrate one project after the other; return how each ended."""
     database = projects[0].database
     configs = [str(project.config) for project in projects]
-    arguments = ["-m", "tests.chaos.fleet", str(count), f"moorage_{database['type']}", *configs]
+    arguments = [
+        "-m",
+        "tests.migrations.fleet",
+        str(count),
+        f"moorage_{database['type']}",
+        *configs,
+    ]
     done = run_python(ROOT, database, arguments, check=True)
     results: list[list[dict[str, Any]]] = json.loads(done.stdout)
     return results

@@ -1,9 +1,10 @@
 """
 Many processes that migrate one database at once.
 
-``python -m tests.chaos.fleet COUNT MODULE ALEMBIC_INI...`` imports everything once. For each file
-it forks COUNT processes, lets all of them go at the same moment, and prints as JSON what became of
-each: what it printed, and its error. They run Alembic's own command; ``env.py`` is what differs.
+``python -m tests.migrations.fleet COUNT MODULE ALEMBIC_INI...`` imports everything once. For each
+file it forks COUNT processes, lets all of them go at the same moment, and prints as JSON what
+became of each: what it printed, and its error. They run Alembic's own command; ``env.py`` is what
+differs.
 """
 
 import contextlib

@@ -1,0 +1,3 @@
+"""The line that an application adds."""
+
+pytest_plugins = ["moorage.testing.fixtures"]

@@ -1,0 +1,1 @@
+"""Migrations on real databases, by one process and by many."""
