@@ -1,5 +1,6 @@
 """Poolers in front of the PostgreSQL of this run, for tests of what still works behind them."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -14,12 +15,23 @@ MODES: tuple[Mode, ...] = ("transaction", "session")
 
 
 @pytest.fixture(scope="session")
-def poolers(servers: Servers) -> Iterator[dict[str, Address]]:
+def service_login(servers: Servers) -> Iterator[dict[str, str]]:
+    """Return user and password of a service, which may nothing by itself."""
+    server = servers.get("postgres")
+    user, password = f"service_{secrets.token_hex(4)}", secrets.token_hex(8)
+    server.execute(f"CREATE ROLE {user} LOGIN NOINHERIT PASSWORD '{password}'")
+    yield {"user": user, "password": password}
+    server.execute(f"DROP ROLE {user}")
+
+
+@pytest.fixture(scope="session")
+def poolers(servers: Servers, service_login: dict[str, str]) -> Iterator[dict[str, Address]]:
     """Return where poolers listen, by mode."""
     server = servers.get("postgres").address
+    users = {service_login["user"]: service_login["password"]}
     with ExitStack() as stack:
         try:
-            yield {mode: stack.enter_context(pooler(server, mode)) for mode in MODES}
+            yield {mode: stack.enter_context(pooler(server, mode, users=users)) for mode in MODES}
         except ServerUnavailable as error:
             pytest.fail(f"no pooler: {error}", pytrace=False)
 

@@ -21,15 +21,17 @@ ROOT = Path(__file__).resolve().parents[2]
 # package (migrations/) is one name. A new module has to be given its place here.
 CORE_LAYERS = (
     {"_requirements"},
-    {"abilities", "address", "errors", "shield", "connecting", "descriptor", "holders"},
+    {"address", "errors", "shield", "connecting", "descriptor", "holders"},
     {"rows"},
-    {"environment"},
+    {"environment", "identity"},
+    {"abilities"},
     {"settings"},
     {"tls", "diagnosis", "pool", "json_codec"},
     {"connector"},
     {"registry", "keepalive", "commit", "hooks", "answers", "liveness"},
     {"engine"},
     {"session"},
+    {"binding"},
     {"unit_of_work", "reading", "bulk"},
     {"database", "retry"},
     {"default", "metrics"},
@@ -41,9 +43,12 @@ CORE_LAYERS = (
 )
 # Tighter than its layer: a unit of work runs on any session factory and must not know databases.
 ONLY = {
-    "unit_of_work": {"errors", "connector", "engine", "commit", "session", "hooks", "shield"},
+    "unit_of_work": {
+        *("errors", "connector", "engine", "commit", "session", "hooks", "shield"),
+        *("binding", "identity"),
+    },
     "commit": {"diagnosis", "errors", "shield"},
-    "session": {"abilities", "errors", "engine"},
+    "session": {"abilities", "errors", "engine", "identity"},
     "hooks": {"shield"},
 }
 

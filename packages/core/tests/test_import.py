@@ -130,6 +130,8 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.holders",
         "moorage.hooks",
         "moorage.json_codec",
+        "moorage.identity",
+        "moorage.binding",
         "moorage.keepalive",
         "moorage.liveness",
         "moorage.pool",

@@ -15,12 +15,15 @@ from sqlalchemy.types import DateTime
 
 from moorage import (
     AccessMode,
+    Admin,
     BulkLoad,
     Capabilities,
     ConnectorOptions,
     DatabaseSettings,
     DBConnector,
     Diagnosis,
+    Identity,
+    IdentityError,
     OnConflict,
     SettingsError,
     TransactionLimits,
@@ -33,6 +36,7 @@ from moorage import (
 from moorage_postgres import administration
 from moorage_postgres.copy import can_copy, copy_rows
 from moorage_postgres.executemany import make_executemany_cancellable
+from moorage_postgres.identities import check_role, tell
 from moorage_postgres.options import PostgresOptions, parse_server_settings
 from moorage_postgres.poolers import (
     POOL_SIZES,
@@ -134,6 +138,7 @@ class PostgresConnector(DBConnector):
         super().__init__(settings)
         self.pooler: PoolerMode = self._find_pooler()
         self._fit_pooler()
+        self._fit_identities()
 
     def get_url(self) -> URL:
         """Return the URL of the server, with asyncpg as driver whatever the settings' URL says."""
@@ -275,6 +280,26 @@ class PostgresConnector(DBConnector):
         # By this asyncpg knows a connection that is closed; its finalizer complains of others.
         driver_connection._aborted = True
 
+    def requires_identity(self) -> bool:
+        """Return whether sessions that work on nobody's behalf are refused."""
+        return self.options.require_identity
+
+    def check_identity(self, identity: Identity | Admin) -> None:
+        """Refuse a role that the settings do not list."""
+        variable = self._option_variable("identity_roles")
+        check_role(identity, self.options.identity_roles, variable)
+
+    def bind_identity(self, connection: Connection, identity: Identity | Admin | None) -> None:
+        """Switch the role, and tell the claims, for the transaction of ``connection``."""
+        options = self.options
+        tell(connection, identity, options.admin_role, options.role_statement_timeouts)
+        if not self.in_transaction(connection.connection.driver_connection):
+            raise IdentityError(
+                "a session in autocommit cannot work on somebody's behalf: what is told to a"
+                " transaction ends with each statement",
+                hint="leave the isolation level AUTOCOMMIT out; read sessions take identity=",
+            )
+
     def classify_error(
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:
@@ -346,7 +371,9 @@ class PostgresConnector(DBConnector):
         sizes = {"pool_size": size, "max_overflow": overflow}
         fitting = {name: value for name, value in sizes.items() if name not in chosen}
         if fitting:
-            self.settings = self.settings.replaced(self._pooler_variable, **fitting)
+            self.settings: DatabaseSettings = self.settings.replaced(
+                self._pooler_variable, **fitting
+            )
         # A pooler goes on to hold connections, and what others are connected to cannot be copied.
         # Whether it makes them as new before it hands them on is up to it.
         can = dataclasses.replace(
@@ -357,6 +384,19 @@ class PostgresConnector(DBConnector):
             refuse_lasting_parameters(
                 self.options.server_settings, self._option_variable("server_settings")
             )
+
+    def _fit_identities(self) -> None:
+        """Let read sessions be transactions where each has to be told for whom it works."""
+        if not self.options.require_identity:
+            return
+        if not self.options.identity_roles:
+            raise SettingsError(
+                f"{self._option_variable('require_identity')} is set, and there is no role on whose"
+                " behalf sessions may work",
+                hint=f"list the roles in {self._option_variable('identity_roles')}",
+            )
+        can = dataclasses.replace(self.capabilities, read_only_connections=False)
+        self.capabilities = can  # type: ignore[misc]  # as above
 
     def _refuse_pooler(self, what: str) -> None:
         if self.pooler == "transaction":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Annotated, Literal
 
@@ -33,6 +34,31 @@ def parse_server_settings(value: object) -> object:
     return settings
 
 
+def parse_names(value: object) -> object:
+    """Read ``anon,authenticated``."""
+    if not isinstance(value, str):
+        return value
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def parse_seconds(value: object) -> object:
+    """
+    Read ``anon=3,authenticated=8``.
+
+    Raises:
+        ValueError: Says what is wrong.
+    """
+    if not isinstance(value, str):
+        return value
+    seconds = {}
+    for item in parse_names(value):  # type: ignore[attr-defined]  # of text, a tuple
+        name, equals, number = item.partition("=")
+        if not equals or not re.fullmatch(r"\d+(\.\d+)?", number.strip()):
+            raise ValueError("is not of the form role=seconds,role=seconds")
+        seconds[name.strip()] = float(number)
+    return seconds
+
+
 class PostgresOptions(ConnectorOptions):
     """What can be chosen about PostgreSQL beyond the core settings."""
 
@@ -58,4 +84,28 @@ class PostgresOptions(ConnectorOptions):
     maintenance_database: str = Field(
         "postgres",
         description="Database to connect to while the one of `DB_NAME` is created or dropped.",
+    )
+    identity_roles: Annotated[tuple[str, ...], BeforeValidator(parse_names)] = Field(
+        (),
+        description="Roles on whose behalf sessions may work (row level security), as"
+        " `anon,authenticated`; on Supabase these two.",
+    )
+    require_identity: bool = Field(
+        False, description="Refuse sessions that work on nobody's behalf."
+    )
+    admin_role: str | None = Field(
+        None, description="Role of sessions with `identity=ADMIN`; unset: the user's own rights."
+    )
+    role_statement_timeouts: Annotated[dict[str, float], BeforeValidator(parse_seconds)] = Field(
+        default_factory=dict,
+        description="Longest run of one statement on a role's behalf, in seconds, as"
+        " `anon=3,authenticated=8`.",
+    )
+
+
+class SupabaseOptions(PostgresOptions):
+    """The same, with the roles that every project of Supabase has."""
+
+    identity_roles: Annotated[tuple[str, ...], BeforeValidator(parse_names)] = Field(
+        ("anon", "authenticated"), description="Roles on whose behalf sessions may work."
     )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from moorage import (
     AuthenticationError,
+    ConnectorOptions,
     DatabaseSettings,
     DatabaseUnavailableError,
     DBConnector,
@@ -23,6 +24,7 @@ from moorage import (
     TooManyConnectionsError,
 )
 from moorage_postgres.connector import PostgresConnector
+from moorage_postgres.options import SupabaseOptions
 from moorage_postgres.poolers import is_project_host, is_shared_pooler
 
 __all__ = ["SupabaseConnector"]
@@ -40,6 +42,7 @@ class SupabaseConnector(PostgresConnector):
 
     name = "supabase"
     url_schemes: ClassVar[frozenset[str]] = frozenset({"postgresql", "postgres"})
+    options_model: ClassVar[type[ConnectorOptions]] = SupabaseOptions
 
     def __init__(self, settings: DatabaseSettings) -> None:
         if "name" not in settings.model_fields_set:

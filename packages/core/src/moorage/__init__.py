@@ -8,8 +8,15 @@ from moorage._requirements import check_sqlalchemy as _check_sqlalchemy
 
 _check_sqlalchemy()
 
-from moorage.abilities import LocksMigrations, ManagesStorage, SuspendsForeignKeys, TellsWrites
+from moorage.abilities import (
+    BindsIdentities,
+    LocksMigrations,
+    ManagesStorage,
+    SuspendsForeignKeys,
+    TellsWrites,
+)
 from moorage.address import HostPort
+from moorage.binding import bind_identity
 from moorage.bulk import bulk_insert
 from moorage.connector import (
     CONTRACT_VERSION,
@@ -55,6 +62,8 @@ from moorage.errors import (
     ExclusionViolationError,
     ForeignKeyViolationError,
     HalfAppliedMigrationError,
+    IdentityError,
+    IdentityRequiredError,
     IdleInTransactionTimeoutError,
     InsecureConnectionError,
     LifecycleError,
@@ -86,6 +95,7 @@ from moorage.errors import (
 )
 from moorage.holders import work_name
 from moorage.hooks import Hook
+from moorage.identity import ADMIN, Admin, Identity
 from moorage.keepalive import enable_keepalive
 from moorage.registry import (
     InstalledConnector,
@@ -124,12 +134,15 @@ __version__ = "0.1.0"
 
 # Documentation and type checkers take from here what is public.
 __all__ = [
+    "ADMIN",
     "AccessMode",
+    "Admin",
     "AsyncSessionFactory",
     "AsyncSessionMaker",
     "AuthenticationError",
     "BulkInsertError",
     "BulkLoad",
+    "BindsIdentities",
     "CONTRACT_VERSION",
     "Capabilities",
     "CheckViolationError",
@@ -161,6 +174,9 @@ __all__ = [
     "HalfAppliedMigrationError",
     "Hook",
     "HostPort",
+    "Identity",
+    "IdentityError",
+    "IdentityRequiredError",
     "IdleInTransactionTimeoutError",
     "InnerCommits",
     "InsecureConnectionError",
@@ -204,6 +220,7 @@ __all__ = [
     "UnitOptions",
     "UnknownSettingWarning",
     "as_unit",
+    "bind_identity",
     "blend",
     "bulk_insert",
     "dispose_engine",

@@ -14,7 +14,15 @@ from typing import Protocol, runtime_checkable
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["LocksMigrations", "ManagesStorage", "SuspendsForeignKeys", "TellsWrites"]
+from moorage.identity import Admin, Identity
+
+__all__ = [
+    "BindsIdentities",
+    "LocksMigrations",
+    "ManagesStorage",
+    "SuspendsForeignKeys",
+    "TellsWrites",
+]
 
 
 @runtime_checkable
@@ -95,6 +103,35 @@ class SuspendsForeignKeys(Protocol):
 
     def find_orphans(self, connection: Connection) -> Sequence[str]:
         """Return the references to rows that are not there, in words; called before COMMIT."""
+
+
+@runtime_checkable
+class BindsIdentities(Protocol):
+    """Tells the database on whose behalf a transaction works, for its row level security."""
+
+    def requires_identity(self) -> bool:
+        """Return whether a session without an identity is refused."""
+        ...
+
+    def check_identity(self, identity: Identity | Admin) -> None:
+        """
+        Refuse an identity that may not be bound; must do no I/O.
+
+        Raises:
+            IdentityError: Its role is not among those that the settings allow.
+        """
+        ...
+
+    def bind_identity(self, connection: Connection, identity: Identity | Admin | None) -> None:
+        """
+        Tell the transaction that was just opened on ``connection`` on whose behalf it works.
+
+        Called at the beginning of each transaction; statements may be executed. What was told must
+        be gone when the transaction ends, however it does. ``None`` takes back what was told.
+
+        Raises:
+            IdentityError: There is no transaction, so that it would not end.
+        """
         ...
 
 

@@ -15,9 +15,11 @@ from sqlalchemy import select, util
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import Pool
 
+from moorage.binding import bind_identity
 from moorage.connector import DBConnector
 from moorage.engine import build_engine, unwanted_connections_closed
 from moorage.errors import DatabaseDisposedError, DatabaseError
+from moorage.identity import Admin, Identity
 from moorage.pool import LoopPool
 from moorage.reading import ReadSession, build_read_engine
 from moorage.registry import get_connector
@@ -145,15 +147,21 @@ class Database:
                 )
             return self._sessionmaker
 
-    def session(self) -> AsyncSession:
+    def session(self, *, identity: Identity | Admin | None = None) -> AsyncSession:
         """
         Return a new session, to be used as ``async with database.session() as session:``.
 
         What is not committed when the block ends is rolled back.
-        """
-        return self.sessionmaker()
 
-    def read_session(self) -> AsyncSession:
+        Args:
+            identity: On whose behalf it works, where the backend has row level security.
+        """
+        session = self.sessionmaker()
+        if identity is not None:
+            bind_identity(session, identity)
+        return session
+
+    def read_session(self, *, identity: Identity | Admin | None = None) -> AsyncSession:
         """
         Return a new session that only reads; the backend refuses writes where it can.
 
@@ -162,8 +170,18 @@ class Database:
         see different data. One view for all of them has a unit of work that is ``read_only`` and
         has an ``isolation_level``, as REPEATABLE READ. Such sessions have connections of their
         own, as many as the pool's settings say, opened when they are needed.
+
+        Args:
+            identity: On whose behalf it works; such a session is a transaction that only reads.
         """
         engine = self.engine
+        if identity is not None:
+            options = self._connector.get_execution_options("read only")
+            session = self.sessionmaker(
+                bind=engine.execution_options(**options), sync_session_class=ReadSession
+            )
+            bind_identity(session, identity)
+            return session
         with self._lock:
             if self._read_sessionmaker is None:
                 self._read_engine = build_read_engine(engine, self._connector)

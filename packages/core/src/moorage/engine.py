@@ -41,6 +41,7 @@ from moorage.errors import (
 from moorage.liveness import attach_liveness
 
 __all__ = [
+    "BOUND",
     "READS_ONLY",
     "build_engine",
     "connector_of",
@@ -58,12 +59,18 @@ _CONNECTOR_OPTION = "moorage_connector"
 READS_ONLY = "moorage_reads_only"
 """Key in the ``record_info`` of connections that are opened for read sessions."""
 
+BOUND = "moorage_bound"
+"""Key in the ``info`` of connections whose transaction was told on whose behalf it works."""
+
 _LAST_STATEMENT = "moorage_last_statement"
 _STATEMENT_FAILED = "moorage_statement_failed"
 _WROTE = "moorage_wrote"
 _BY_HAND = "moorage_by_hand"
 _COMMITTING = "moorage_committing"
-_OF_A_TRANSACTION = (_LAST_STATEMENT, _STATEMENT_FAILED, LIMITS, _WROTE, _BY_HAND, _COMMITTING)
+_OF_A_TRANSACTION = (
+    *(_LAST_STATEMENT, _STATEMENT_FAILED, LIMITS, _WROTE, _BY_HAND, _COMMITTING),
+    BOUND,
+)
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
 

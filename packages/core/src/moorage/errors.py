@@ -23,6 +23,8 @@ The one tree of errors of all moorage packages.
     │   ├── UnitOfWorkError            a unit of work was used against its rules
     │   ├── SessionSharedError         one session was used by two tasks
     │   └── UncommittedChangesError    a session ended with writes that nobody committed
+    ├── IdentityError                  a session may not work on somebody's behalf like this
+    │   └── IdentityRequiredError      it has no identity, and the database demands one
     └── DatabaseError                  the database, or the way to it, failed
         ├── ConnectError               no connection could be made
         │   ├── DatabaseUnavailableError   refused, not resolved, starting up, too late: may pass
@@ -90,6 +92,8 @@ __all__ = [
     "ExclusionViolationError",
     "ForeignKeyViolationError",
     "HalfAppliedMigrationError",
+    "IdentityError",
+    "IdentityRequiredError",
     "IdleInTransactionTimeoutError",
     "InsecureConnectionError",
     "LifecycleError",
@@ -315,6 +319,18 @@ class UncommittedChangesError(LifecycleError):
     """A session that was written to has ended without a commit; nothing was stored."""
 
     anchor = "uncommitted-changes"
+
+
+class IdentityError(MoorageError):
+    """A session may not work on somebody's behalf, or not like this."""
+
+    anchor = "identity"
+
+
+class IdentityRequiredError(IdentityError):
+    """A session has no identity, and the database demands one."""
+
+    anchor = "identity-required"
 
 
 class DatabaseError(MoorageError):

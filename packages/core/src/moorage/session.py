@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from moorage.abilities import TellsWrites
 from moorage.engine import connector_of, count_writes, has_run_by_hand
 from moorage.errors import ConnectionLostError, DatabaseError, SessionSharedError, UnitOfWorkError
+from moorage.identity import Admin, Identity
 
 __all__ = [
     "GuardedSession",
@@ -63,6 +64,9 @@ class GuardedSession(Session):
     owner: object | None = None
     """The running unit of work, which alone may end the transaction."""
 
+    identity: Identity | Admin | None = None
+    """On whose behalf it works; ``None`` for nobody's. Set by :func:`moorage.bind_identity`."""
+
     _savepoint: SessionTransaction | None = None
     _ended: tuple[str, str] | None = None
     _user: asyncio.Task[Any] | None = None
@@ -72,6 +76,7 @@ class GuardedSession(Session):
     _last_connection: Connection | None = None
     _writes_before: int = 0
     _gave_connection: bool = False
+    _transaction_at_work: SessionTransaction | None = None
 
     def belong_to(self, owner: object) -> None:
         """Let only ``owner`` end the transaction from now on."""
@@ -84,6 +89,10 @@ class GuardedSession(Session):
     def let_go(self) -> None:
         """Let anybody end the transaction again; called by the owner, which is about to."""
         self.owner = None
+
+    def has_connection(self) -> bool:
+        """Return whether the present transaction has taken a connection."""
+        return self.in_transaction() and self.get_transaction() is self._transaction_at_work
 
     def retire(self, reason: str, hint: str = _IN_A_UNIT) -> None:
         """Refuse all further work; ``reason`` begins the message."""
@@ -357,6 +366,7 @@ def _note_connection(
         # A session that joins the transaction of others, as tests do, answers for its own writes.
         session._writes_before = count_writes(connection)
         session._gave_connection = False
+    session._transaction_at_work = session.get_transaction()
 
 
 def _guarded_class(base: type[Session]) -> type[GuardedSession]:

@@ -15,11 +15,13 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction, async_sessionmaker
 from sqlalchemy.orm import Session
 
+from moorage.binding import bind_identity
 from moorage.commit import commit
 from moorage.connector import AccessMode, DBConnector, TransactionLimits
 from moorage.engine import connector_of, limit_transaction
 from moorage.errors import CommitOutcomeUnknownError, SettingsError, UnitOfWorkError
 from moorage.hooks import Hook, Hooks
+from moorage.identity import Admin, Identity
 from moorage.session import GuardedSession, InnerCommits, guard
 from moorage.shield import end_shielded
 
@@ -61,6 +63,7 @@ class UnitOptions(TypedDict, total=False):
     statement_timeout_seconds: float | None
     lock_timeout_seconds: float | None
     inner_commits: InnerCommits
+    identity: Identity | Admin | None
 
 
 class _State(enum.Enum):
@@ -94,9 +97,11 @@ class UnitOfWork:
         lock_timeout_seconds: Longest wait for a lock in this unit; 0 is no limit.
         inner_commits: ``"savepoint"`` lets ``commit()`` and ``rollback()`` of code that cannot be
             changed release and undo savepoints, which costs a round trip each.
+        identity: On whose behalf the unit works, where the backend has row level security.
 
     Raises:
         UnitOfWorkError: The unit is used twice, or ended before it began.
+        IdentityError: The identity may not be bound.
         SettingsError: The backend does not have what an option asks for.
     """
 
@@ -110,6 +115,7 @@ class UnitOfWork:
         statement_timeout_seconds: float | None = None,
         lock_timeout_seconds: float | None = None,
         inner_commits: InnerCommits = "refuse",
+        identity: Identity | Admin | None = None,
     ) -> None:
         _check_options(isolation_level, read_only, deferrable, inner_commits)
         self._sessionmaker = sessionmaker
@@ -119,6 +125,7 @@ class UnitOfWork:
             self._access = "read only deferrable" if deferrable else "read only"
         self._limits = _checked_limits(statement_timeout_seconds, lock_timeout_seconds)
         self._inner_commits: InnerCommits = inner_commits
+        self._identity = identity
         self._state = _State.NEW
         self._session: AsyncSession | None = None
         self._hooks: Hooks | None = None
@@ -231,6 +238,8 @@ class UnitOfWork:
                 hint="to take part in it: `async with UnitOfWork.of(session).join():`",
             )
         try:
+            if self._identity is not None:
+                bind_identity(session, self._identity)
             await self._open(session)
             guarded.belong_to(self)
             if self._inner_commits == "savepoint":

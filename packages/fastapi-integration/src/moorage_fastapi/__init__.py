@@ -24,6 +24,12 @@ from moorage_fastapi.dependencies import (
     unit_of_work,
 )
 from moorage_fastapi.health import health_router
+from moorage_fastapi.identity import (
+    Identify,
+    read_session_as,
+    session_as,
+    unit_of_work_as,
+)
 from moorage_fastapi.lifespan import lifespan
 from moorage_fastapi.metrics import PoolCollector, register_pool_metrics
 from moorage_fastapi.problems import PROBLEM_RESPONSES, Problem, add_problem_handlers
@@ -39,6 +45,7 @@ __all__ = [
     "DBStreamSession",
     "DBUnitOfWork",
     "DatabaseDependencies",
+    "Identify",
     "PoolCollector",
     "Problem",
     "RequestDeadlineError",
@@ -53,7 +60,10 @@ __all__ = [
     "get_unit_of_work",
     "health_router",
     "lifespan",
+    "read_session_as",
     "register_pool_metrics",
     "rerun_route",
+    "session_as",
     "unit_of_work",
+    "unit_of_work_as",
 ]

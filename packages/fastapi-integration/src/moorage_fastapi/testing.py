@@ -23,9 +23,11 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from moorage import (
+    Admin,
     AsyncSessionMaker,
     Database,
     DatabaseSettings,
+    Identity,
     LifecycleError,
     MissingExtraError,
     PoolStatistics,
@@ -249,9 +251,9 @@ class IsolatedDatabase(Database):
             )
         return self._on_connection
 
-    def read_session(self) -> AsyncSession:
+    def read_session(self, *, identity: Identity | Admin | None = None) -> AsyncSession:
         """Return a session on the one connection; what it writes is not refused here."""
-        return self.session()
+        return self.session(identity=identity)
 
     def pool_statistics(self) -> PoolStatistics:
         """Return the state of the pool of the database that is isolated."""

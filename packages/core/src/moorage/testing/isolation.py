@@ -24,6 +24,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from moorage.connector import DBConnector
 from moorage.database import Database
 from moorage.errors import LifecycleError
+from moorage.identity import Admin, Identity
 from moorage.session import GuardedSession
 from moorage.settings import DatabaseSettings
 from moorage.unit_of_work import AsyncSessionMaker
@@ -72,9 +73,9 @@ class RolledBackDatabase(Database):
             shared=self._shared,
         )
 
-    def read_session(self) -> AsyncSession:
+    def read_session(self, *, identity: Identity | Admin | None = None) -> AsyncSession:
         """Return a new session; that it only reads is not enforced here."""
-        return self.sessionmaker()
+        return self.session(identity=identity)
 
     async def roll_back(self) -> None:
         """Undo everything and close the connection; the next session begins anew."""

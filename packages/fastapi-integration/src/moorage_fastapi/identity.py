@@ -1,0 +1,103 @@
+"""
+The request's session on behalf of the person who asks.
+
+Who that is says a callable of the application, a dependency like any other, which has verified a
+token. Nothing here looks into tokens, and no backend is named: a database that cannot work on
+somebody's behalf says so itself.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Any
+
+from anyio import CancelScope
+from fastapi import Depends
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import HTTPConnection
+
+from moorage import Admin, Identity, UnitOfWork, bind_identity, retire_session
+from moorage_fastapi.dependencies import DBSession, DBUnitOfWork
+from moorage_fastapi.lifespan import served_by
+
+__all__ = ["Identify", "read_session_as", "session_as", "unit_of_work_as"]
+
+Identify = Callable[..., Any]
+"""
+A dependency that returns whom the request is from, verified: an ``Identity``, or claims.
+
+Claims are a mapping with the ``role`` among them, as those of a token. It may be a coroutine
+function, take dependencies of its own, and raise ``HTTPException(401)``.
+"""
+
+
+def session_as(identify: Identify) -> Callable[..., Any]:
+    """
+    Return a dependency: the request's session, on behalf of whom ``identify`` names.
+
+    ``UserSession = Annotated[AsyncSession, Depends(session_as(current_user))]``. It is the session
+    of :func:`get_db_session`; what used that before the identity was known is refused.
+    """
+
+    async def get_session_as(
+        session: DBSession, identity: Annotated[Any, Depends(identify)]
+    ) -> AsyncSession:
+        bind_identity(session, _identity(identity))
+        return session
+
+    return get_session_as
+
+
+def unit_of_work_as(identify: Identify) -> Callable[..., Any]:
+    """
+    Return a dependency: the request's unit of work, on behalf of whom ``identify`` names.
+
+    ``UserUnit = Annotated[UnitOfWork, Depends(unit_of_work_as(current_user))]``. It is the unit of
+    :func:`get_unit_of_work`, and commits like it.
+    """
+
+    async def get_unit_as(
+        unit: DBUnitOfWork, identity: Annotated[Any, Depends(identify)]
+    ) -> UnitOfWork:
+        bind_identity(unit.session, _identity(identity))
+        return unit
+
+    return get_unit_as
+
+
+def read_session_as(identify: Identify) -> Callable[..., Any]:
+    """
+    Return a dependency: a session that only reads, on behalf of whom ``identify`` names.
+
+    ``UserReadSession = Annotated[AsyncSession, Depends(read_session_as(current_user))]``. It ends
+    as early as the session of :func:`get_db_session`.
+    """
+
+    async def open_session_as(
+        connection: HTTPConnection, identity: Annotated[Any, Depends(identify)]
+    ) -> AsyncIterator[AsyncSession]:
+        session = served_by(connection).get(None).read_session(identity=_identity(identity))
+        try:
+            yield session
+        finally:
+            with CancelScope(shield=True):  # a middleware that gives up cancels at each await
+                await session.close()
+            retire_session(
+                session, "the request of this session has ended", "open a session of your own"
+            )
+
+    async def get_read_session_as(
+        session: Annotated[AsyncSession, Depends(open_session_as, scope="function")],
+    ) -> AsyncSession:
+        return session
+
+    return get_read_session_as
+
+
+def _identity(found: object) -> Identity | Admin:
+    if isinstance(found, Mapping):
+        return Identity.from_claims(found)
+    if isinstance(found, Identity | Admin):
+        return found
+    raise TypeError(
+        f"whoever is asked for the identity returned {type(found).__name__}: return an Identity, or"
+        " claims that were verified"
+    )
