@@ -24,12 +24,13 @@ endif
 HATCH := $(BIN)/python -m hatch --no-color
 MATRIX := $(BIN)/python scripts/matrix.py
 
-.PHONY: help demo bench-quick test test-sqlite test-long test-packaging fmt lint types build clean \
+.PHONY: help demo bench bench-quick test test-sqlite test-long test-packaging fmt lint types build clean \
 	tools
 
 help:
 	@echo "demo         start the demonstration; DB_TYPE=... and SERVE=... are passed on"
-	@echo "bench-quick  print what an import and the pool cost; figures of speed are printed here, never tested"
+	@echo "bench        measure against raw drivers and peers, ten minutes; writes benchmarks/results.md and plots"
+	@echo "bench-quick  the same with few rounds, printed only; figures of speed are never tested"
 	@echo "test         lint, types, the whole matrix at small counts, packaging and docs"
 	@echo "test-sqlite  the SQLite cell of the running Python: seconds, no server"
 	@echo "test-long    the scaled tests at full counts, in the corners of the matrix"
@@ -78,9 +79,12 @@ test-packaging: tools
 test-sqlite: tools
 	@$(MATRIX) sqlite 2.1 "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 
-bench-quick: tools $(TOOLS)/demo-ready
-	@"$(DEMO)/bin/python" benchmarks/import_time.py
-	@"$(DEMO)/bin/python" benchmarks/pool_checkout.py
+# The peers live in an environment of their own; nothing of ours depends on them.
+bench: tools
+	@$(HATCH) run bench:all
+
+bench-quick: tools
+	@$(HATCH) run bench:quick
 
 test-long: tools
 	@$(MATRIX) --long
