@@ -286,7 +286,7 @@ class PostgresConnector(DBConnector):
 
     def check_identity(self, identity: Identity | Admin) -> None:
         """Refuse a role that the settings do not list."""
-        variable = self._option_variable("identity_roles")
+        variable = self.option_variable("identity_roles")
         check_role(identity, self.options.identity_roles, variable)
 
     def bind_identity(self, connection: Connection, identity: Identity | Admin | None) -> None:
@@ -340,7 +340,7 @@ class PostgresConnector(DBConnector):
 
     @property
     def _pooler_variable(self) -> str:
-        return f"{self._option_variable('pooler')}={self.pooler}"
+        return f"{self.option_variable('pooler')}={self.pooler}"
 
     def _find_pooler(self) -> PoolerMode:
         """Return what is between us and the server, and refuse what would read others' rows."""
@@ -354,10 +354,10 @@ class PostgresConnector(DBConnector):
             return found
         if found == "transaction" and asked != "transaction" and "Supabase" in reason:
             raise SettingsError(
-                f"{self._option_variable('pooler')} says {asked}, and {self.settings.host}"
+                f"{self.option_variable('pooler')} says {asked}, and {self.settings.host}"
                 f" ({self.settings.origin('host')}) is {reason}, in transaction mode: queries would"
                 " get rows of other processes' queries",
-                hint=f"leave {self._option_variable('pooler')} out, or give the address of another"
+                hint=f"leave {self.option_variable('pooler')} out, or give the address of another"
                 " mode",
             )
         return asked
@@ -382,7 +382,7 @@ class PostgresConnector(DBConnector):
         self.capabilities = can  # type: ignore[misc]  # what the class can, but for these
         if self.pooler == "transaction":
             refuse_lasting_parameters(
-                self.options.server_settings, self._option_variable("server_settings")
+                self.options.server_settings, self.option_variable("server_settings")
             )
 
     def _fit_identities(self) -> None:
@@ -391,9 +391,9 @@ class PostgresConnector(DBConnector):
             return
         if not self.options.identity_roles:
             raise SettingsError(
-                f"{self._option_variable('require_identity')} is set, and there is no role on whose"
+                f"{self.option_variable('require_identity')} is set, and there is no role on whose"
                 " behalf sessions may work",
-                hint=f"list the roles in {self._option_variable('identity_roles')}",
+                hint=f"list the roles in {self.option_variable('identity_roles')}",
             )
         can = dataclasses.replace(self.capabilities, read_only_connections=False)
         self.capabilities = can  # type: ignore[misc]  # as above

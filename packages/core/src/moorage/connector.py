@@ -503,6 +503,10 @@ class DBConnector(ABC):
         sentence, hint = explain_error(kind, self.settings, reason)
         return Diagnosis(kind, sentence, hint, code, constraint, table, columns)
 
+    def option_variable(self, option: str) -> str:
+        """Return the variable that an option of this connector is read from, for messages."""
+        return self.settings.variable(f"{self.name}_{option}")
+
     def unreachable(self, error: BaseException) -> Diagnosis:
         """Return the diagnosis for a server that refused, was not found or did not answer."""
         settings = self.settings
@@ -590,22 +594,19 @@ class DBConnector(ABC):
         except ValidationError as error:
             for item in error.errors(include_input=False):
                 option = str(item["loc"][0]) if item["loc"] else ""
-                variable = self._option_variable(option)
+                variable = self.option_variable(option)
                 if item["type"] == "extra_forbidden":
                     near = nearest(option, known)
-                    names = ", ".join(self._option_variable(name) for name in known) or "none"
+                    names = ", ".join(self.option_variable(name) for name in known) or "none"
                     advice = (
-                        f"did you mean {self._option_variable(near)}?"
+                        f"did you mean {self.option_variable(near)}?"
                         if near
                         else f"it has {names}"
                     )
                     problems.append(f"{variable} is no option of connector {self.name!r}; {advice}")
                 else:
-                    problems.append(explain(self._option_variable, item))
+                    problems.append(explain(self.option_variable, item))
         raise SettingsError(problems)
-
-    def _option_variable(self, option: str) -> str:
-        return self.settings.variable(f"{self.name}_{option}")
 
     def _refuse_unsupported_settings(self) -> None:
         settings, can = self.settings, self.capabilities
