@@ -590,6 +590,44 @@ class LeaksAConnection(Broken, SQLiteConnector):
         self.kept = await connection.engine.connect()
 
 
+class LosesTheLastRow(Broken, PostgresConnector):
+    """Loads all rows of a chunk but one."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_many_rows_arrive_whole"})
+
+    async def load_rows(self, connection: AsyncConnection, load: Any, rows: Any) -> None:
+        await super().load_rows(connection, load, rows[:-1])
+
+
+class SkipsForUpdate(Broken, SQLiteConnector):
+    """Knows one answer to rows that are there."""
+
+    noticed_by = frozenset({"test_rows_that_are_there_are_updated_or_skipped"})
+
+    def insert_on_conflict(self, load: Any, key: Any, on_conflict: Any) -> Any:
+        return super().insert_on_conflict(load, key, "skip")
+
+
+class RestoresNothing(Broken, SQLiteConnector):
+    """Leaves foreign keys off behind a migration."""
+
+    noticed_by = frozenset({"test_foreign_keys_are_suspended_for_a_while"})
+
+    async def restore_foreign_keys(self, connection: AsyncConnection) -> None:
+        """Restore nothing."""
+
+
+class TakesReadsForWrites(Broken, PostgresConnector):
+    """Says that whatever has begun has written."""
+
+    backend = "postgres"
+    noticed_by = frozenset({"test_writes_are_told"})
+
+    async def has_written(self, connection: AsyncConnection) -> bool:
+        return connection.in_transaction()
+
+
 BROKEN: list[type[Any]] = [
     kind
     for kind in list(globals().values())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import moorage
-from moorage import Capabilities, DatabaseSettings, DBConnector, MoorageError
+from moorage import Capabilities, DatabaseSettings, DBConnector, MoorageError, abilities
 from moorage.testing import ConnectorSuite
 from moorage.testing.check import checks_of
 
@@ -191,6 +191,16 @@ def test_each_capability_is_shown_with_its_checks() -> None:
     assert shown.pop("errors") == {"test_errors_are_classified"}
     for capability, names in shown.items():
         assert names == {name for name, about in checks.items() if about.capability == capability}
+
+
+def test_each_ability_is_shown_with_its_checks() -> None:
+    """The page on connectors names the checks of each ability."""
+    page = CONNECTORS_PAGE.read_text(encoding="utf-8")
+    for ability in abilities.__all__:
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{ability}`"))
+        for name, about in checks_of(ConnectorSuite).items():
+            is_its = getattr(about.ability, "__name__", "") == ability and not about.capability
+            assert (f"`{name}`" in row) == is_its
 
 
 def test_each_method_of_a_connector_is_shown() -> None:

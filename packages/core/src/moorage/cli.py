@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.abilities import LocksMigrations, ManagesStorage
+from moorage import abilities
 from moorage.connector import Capabilities
 from moorage.db_commands import add_db_commands
 from moorage.errors import MoorageError
@@ -142,9 +142,8 @@ def _describe(item: InstalledConnector) -> _Described:
     described = replace(
         described, contract=connector.contract, capabilities=_names(connector.capabilities)
     )
-    having: tuple[type, ...] = (ManagesStorage, LocksMigrations)
-    abilities = tuple(each.__name__ for each in having if issubclass(connector, each))
-    described = replace(described, abilities=abilities)
+    having = [name for name in abilities.__all__ if issubclass(connector, getattr(abilities, name))]
+    described = replace(described, abilities=tuple(having))
     try:
         engine = connector(DatabaseSettings.model_construct(type=item.name)).create_engine()
     except Exception as error:  # noqa: BLE001 (whatever a stranger's class raises is its problem)

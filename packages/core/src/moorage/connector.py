@@ -504,7 +504,7 @@ class DBConnector(ABC):
         return Diagnosis(kind, sentence, hint, code, constraint, table, columns)
 
     def option_variable(self, option: str) -> str:
-        """Return the variable that an option of this connector is read from, for messages."""
+        """Return the variable of one of the connector's own options, for messages."""
         return self.settings.variable(f"{self.name}_{option}")
 
     def unreachable(self, error: BaseException) -> Diagnosis:
@@ -599,9 +599,7 @@ class DBConnector(ABC):
                     near = nearest(option, known)
                     names = ", ".join(self.option_variable(name) for name in known) or "none"
                     advice = (
-                        f"did you mean {self.option_variable(near)}?"
-                        if near
-                        else f"it has {names}"
+                        f"did you mean {self.option_variable(near)}?" if near else f"it has {names}"
                     )
                     problems.append(f"{variable} is no option of connector {self.name!r}; {advice}")
                 else:

@@ -1,18 +1,23 @@
-"""Checks of what only some connectors can do: managing databases, locking migrations."""
+"""Checks of what only some connectors can do, one or two for each ability."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select, update
 
-from moorage.abilities import LocksMigrations, ManagesStorage
+from moorage.abilities import (
+    LocksMigrations,
+    ManagesStorage,
+    SuspendsForeignKeys,
+    TellsWrites,
+)
 from moorage.database import Database
 from moorage.errors import DatabaseError
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
-from moorage.testing._tables import make_tables, names
+from moorage.testing._tables import Item, Owner, make_tables, names
 from moorage.testing.check import check
 
 __all__ = ["AbilityChecks"]
@@ -86,6 +91,39 @@ class AbilityChecks:
             while not await connector.try_lock_migrations(first):  # the server has to notice
                 await asyncio.sleep(0.01)
             await connector.unlock_migrations(first)
+
+    @check(
+        "suspend_foreign_keys, find_orphans and restore_foreign_keys: are they on again?",
+        ability=SuspendsForeignKeys,
+    )
+    async def test_foreign_keys_are_suspended_for_a_while(self, database: Database) -> None:
+        """Suspended foreign keys refuse nothing, orphans are found, and restored ones refuse."""
+        connector = database.connector
+        assert isinstance(connector, SuspendsForeignKeys)
+        orphan = insert(Item).values(id=1, owner_id=99)
+        async with database.engine.connect() as connection:
+            await connector.suspend_foreign_keys(connection)
+            assert not connection.in_transaction()
+            await connection.execute(orphan)
+            assert len(await connection.run_sync(connector.find_orphans)) == 1
+            await connection.rollback()
+            assert list(await connection.run_sync(connector.find_orphans)) == []
+            await connection.rollback()
+            await connector.restore_foreign_keys(connection)
+            assert not connection.in_transaction()
+            with pytest.raises(DatabaseError):
+                await connection.execute(orphan)
+
+    @check("has_written: it must see what was written, and only that", ability=TellsWrites)
+    async def test_writes_are_told(self, database: Database) -> None:
+        """Whether a transaction has written is known, however the statement was sent."""
+        connector = database.connector
+        assert isinstance(connector, TellsWrites)
+        async with database.engine.connect() as connection:
+            await connection.execute(select(Owner.name))
+            assert not await connector.has_written(connection)
+            await connection.execute(update(Owner).values(balance=1))
+            assert await connector.has_written(connection)
 
 
 def _storage(settings: DatabaseSettings) -> ManagesStorage:

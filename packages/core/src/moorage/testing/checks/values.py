@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Column, MetaData, Table, insert, select
 
+from moorage.bulk import bulk_insert
+from moorage.connector import DBConnector, OnConflict
 from moorage.database import Database
-from moorage.testing._tables import VALUES, Owner
+from moorage.errors import DatabaseError
+from moorage.testing._tables import VALUES, Owner, has_owner, owners
 from moorage.testing.check import check
 
 __all__ = ["ValueChecks"]
@@ -36,6 +39,37 @@ class ValueChecks:
             found = found.replace(tzinfo=value.tzinfo)  # the column type forgets it: UTC is read
         assert found == value
         assert isinstance(found, type(value))
+
+    @check("can_load and load_rows: the outcome has to be that of INSERT, errors included")
+    async def test_many_rows_arrive_whole(self, database: Database) -> None:
+        """A bulk insert stores each row that it is given, and none where one is refused."""
+        rows = [{"id": n, "name": f"n{n}", "balance": n} for n in range(10, 510)]
+        async with database.unit_of_work() as session:
+            await bulk_insert(session, Owner, rows, chunk_rows=200)
+        async with database.session() as session:
+            stored = await session.execute(
+                select(Owner.id, Owner.name, Owner.balance).where(Owner.id >= 10).order_by(Owner.id)
+            )
+            assert [row._asdict() for row in stored] == rows
+        again = [{"id": 3, "name": "eve", "balance": 0}, rows[0]]
+        with pytest.raises(DatabaseError):
+            async with database.unit_of_work() as session:
+                await bulk_insert(session, Owner, again)
+        assert not await has_owner(database, 3)
+
+    @check("insert_on_conflict: it has to update by, or skip, the rows whose key is there")
+    async def test_rows_that_are_there_are_updated_or_skipped(self, database: Database) -> None:
+        """A bulk insert overwrites a row that is there, or leaves it alone, as it was told."""
+        if type(database.connector).insert_on_conflict is DBConnector.insert_on_conflict:
+            pytest.skip("the connector has no insert_on_conflict")
+        rows = [{"id": 1, "name": "ada", "balance": 7}, {"id": 3, "name": "eve", "balance": 8}]
+        expected: dict[OnConflict, int] = {"skip": 0, "update": 7}
+        for on_conflict, balance in expected.items():
+            async with database.unit_of_work() as session:
+                await bulk_insert(session, Owner, rows, on_conflict=on_conflict)
+            async with database.session() as session:
+                found = {owner.id: owner.balance for owner in await owners(session)}
+            assert found == {1: balance, 2: 0, 3: 8}
 
     @check("server-side cursors of the driver (execution option stream_results)")
     async def test_rows_are_streamed(self, database: Database) -> None:
