@@ -43,6 +43,7 @@ def place() -> Iterator[dict[str, str]]:
         server.drop_database("heron")
 
 
+@pytest.mark.timeout(600)
 def test_the_example_passes_its_own_tests(
     built: dict[str, Built], place: dict[str, str], tmp_path: Path
 ) -> None:
@@ -69,7 +70,7 @@ def test_the_example_passes_its_own_tests(
         env=clean_environment(**place),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:]
