@@ -1,6 +1,7 @@
 """The examples do what they say, on every backend."""
 
 import asyncio
+import csv
 import os
 import subprocess
 import sys
@@ -105,6 +106,19 @@ async def test_books_are_created_found_and_listed(client: httpx.AsyncClient) -> 
     assert [item["title"] for item in literal["items"]] == ["100% Wool"]
     second = (await client.get("/books", params={"q": "-", "limit": 1, "offset": 1})).json()
     assert (second["total"], [item["id"] for item in second["items"]]) == (2, [wolf])
+
+
+async def test_books_are_exported(client: httpx.AsyncClient) -> None:
+    """All books come as a spreadsheet reads them, quotes and commas included."""
+    first = await new_book(client, 'Sailing "Alone", Around the World', "Joshua Slocum")
+    second = await new_book(client, "Typee", "Herman M.")
+    answer = await client.get("/books.csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.reader(answer.text.splitlines()))
+    assert rows == [
+        [str(first), 'Sailing "Alone", Around the World', "Joshua Slocum"],
+        [str(second), "Typee", "Herman M."],
+    ]
 
 
 async def test_mistakes_of_the_client_have_their_own_answers(client: httpx.AsyncClient) -> None:
