@@ -191,7 +191,8 @@ class _Environment:
     def _own_database(self, given: Database | None) -> Database:
         """Return a database like the application's, but with time for what migrations do."""
         settings = given.settings if given is not None else self._settings or DatabaseSettings()
-        patient = settings.replaced(
+        # The lock belongs to a session of the server, which a pooler may not give.
+        patient = settings.direct().replaced(
             "the migrations",
             statement_timeout_seconds=0.0,
             idle_in_transaction_timeout_seconds=0.0,

@@ -64,7 +64,8 @@ class Storage:
     def __init__(
         self, settings: DatabaseSettings, schema: Schema, worker: str, folder: Path
     ) -> None:
-        self._settings = settings
+        # A direct URL names a database too, and must not win over the names that are made here.
+        self._settings = settings.direct()
         self._schema = schema
         self._worker = worker
         self._folder = folder
