@@ -36,6 +36,16 @@ def poolers(servers: Servers, service_login: dict[str, str]) -> Iterator[dict[st
             pytest.fail(f"no pooler: {error}", pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def tls_server(servers: Servers) -> Iterator[Address]:
+    """Return where PostgreSQL is spoken with TLS; the wheel's server has none, its pooler has."""
+    try:
+        with pooler(servers.get("postgres").address, "session", tls=True) as address:
+            yield address
+    except ServerUnavailable as error:
+        pytest.fail(f"no pooler: {error}", pytrace=False)
+
+
 @pytest.fixture
 def pooled(poolers: dict[str, Address], fresh_database: dict[str, Any]) -> dict[str, Any]:
     """Return settings that lead to the test's database through a pooler in transaction mode."""

@@ -43,6 +43,8 @@ server_login_retry = 0
 log_connections = 0
 log_disconnections = 0
 """
+CERTIFICATES = Path(__file__).with_name("certificates")
+"""An authority, and a certificate of its for ``localhost``, which poolers with TLS show."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def pooler(
     *,
     size: int = 4,
     users: Mapping[str, str] | None = None,
+    tls: bool = False,
 ) -> Iterator[Address]:
     """
     Yield the address of a pooler in front of a server, which is gone afterwards.
@@ -69,6 +72,7 @@ def pooler(
         mode: How long a client keeps a connection of the server.
         size: Connections of the server, per database and user.
         users: Further users of the server who may log in, with their passwords.
+        tls: Offer TLS to clients; without it a pooler answers that it has none.
 
     Raises:
         ServerUnavailable: It cannot be had; the message names the command that installs it.
@@ -78,6 +82,15 @@ def pooler(
         passwords = {server.user: server.password, **(users or {})}
         known = "".join(f'"{user}" "{password}"\n' for user, password in passwords.items())
         listed = enclosure.file("users.txt", known)
+
+        certificate = ""
+        if tls:
+            files = {
+                "cert": enclosure.file("server.pem", (CERTIFICATES / "server.pem").read_text()),
+                "key": enclosure.file("key.pem", (CERTIFICATES / "server-key.pem").read_text()),
+            }
+            lines = (f"client_tls_{name}_file = {path}" for name, path in files.items())
+            certificate = "\n".join(("client_tls_sslmode = allow", *lines))
 
         def start() -> tuple[Address, subprocess.Popen[bytes]]:
             address = replace(server, host="127.0.0.1", port=free_port())
@@ -90,7 +103,7 @@ def pooler(
                 admin=server.user,
                 size=size,
             )
-            return address, _start(program, enclosure, text, address)
+            return address, _start(program, enclosure, text + certificate, address)
 
         try:
             try:

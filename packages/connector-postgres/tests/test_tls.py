@@ -1,0 +1,98 @@
+"""TLS as it is spoken by a real server: who is let through, and who is taken for somebody else."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import moorage.testing
+from moorage import Database, InsecureConnectionError
+from tests.fix_database import DatabaseFactory
+from tests.servers.pgbouncer import CERTIFICATES
+from tests.servers.server import Address
+
+# The server's certificate is for localhost, and for no address.
+RIGHT_NAME, WRONG_NAME = "localhost", "127.0.0.1"
+CA = CERTIFICATES / "ca.pem"
+WRONG_CA = Path(moorage.testing.__file__).with_name("stranger.pem")
+
+
+@pytest.fixture
+def connect(make_database: DatabaseFactory, tls_server: Address) -> DatabaseFactory:
+    """Return a function that makes a database behind a server with TLS."""
+
+    def make(**values: Any) -> Database:
+        options = {"pooler": "session"}
+        return make_database(port=tls_server.port, connector_options=options, **values)
+
+    return make
+
+
+async def is_encrypted(database: Database) -> bool:
+    """Return whether the connection to the server is, as its transport says."""
+    async with database.engine.connect() as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        found = driver._transport.get_extra_info("ssl_object")
+        return isinstance(found, ssl.SSLObject)
+
+
+@pytest.mark.parametrize(
+    ("host", "mode"),
+    [
+        (RIGHT_NAME, "verify-full"),
+        (RIGHT_NAME, "verify-ca"),
+        (WRONG_NAME, "verify-ca"),
+    ],
+)
+async def test_the_right_authority_passes(connect: DatabaseFactory, host: str, mode: str) -> None:
+    """A server that shows a certificate of the given authority is spoken to, encrypted."""
+    assert await is_encrypted(connect(host=host, ssl_mode=mode, ssl_ca=CA))
+
+
+@pytest.mark.parametrize("mode", ["require", "prefer"])
+async def test_modes_that_prove_nothing(connect: DatabaseFactory, mode: str) -> None:
+    """`require` and `prefer` encrypt, and ask nobody who answers."""
+    assert await is_encrypted(connect(host=WRONG_NAME, ssl_mode=mode))
+
+
+@pytest.mark.parametrize(
+    ("host", "mode", "authority"),
+    [
+        (RIGHT_NAME, "verify-full", WRONG_CA),
+        (RIGHT_NAME, "verify-ca", WRONG_CA),
+        (RIGHT_NAME, "require", WRONG_CA),  # an authority that is given is asked
+        (RIGHT_NAME, "verify-full", None),  # the system's know nothing of it
+        (WRONG_NAME, "verify-full", CA),
+    ],
+)
+async def test_somebody_else_is_refused(
+    connect: DatabaseFactory, host: str, mode: str, authority: Path | None
+) -> None:
+    """A wrong authority and a wrong name are refused, with the setting that asked for the proof."""
+    database = connect(host=host, ssl_mode=mode, ssl_ca=authority)
+    with pytest.raises(InsecureConnectionError, match=r"DB_SSL_MODE=verify-(ca|full) asks for"):
+        await database.ping()
+
+
+@pytest.mark.parametrize("mode", ["verify-full", "verify-ca", "require"])
+async def test_plain_text_is_refused(make_database: DatabaseFactory, mode: str) -> None:
+    """A server without TLS is refused before the login, though the authority is the right one."""
+    database = make_database(host=RIGHT_NAME, ssl_mode=mode, ssl_ca=CA, password="never sent")
+    with pytest.raises(InsecureConnectionError, match="does not offer TLS"):
+        await database.ping()
+
+
+async def test_the_plain_engine_asks_nobody(tls_server: Address) -> None:
+    """Negative control: what everybody writes takes any certificate for the right one."""
+    address = tls_server
+    engine = create_async_engine(
+        f"postgresql+asyncpg://{address.user}:{address.password}@{WRONG_NAME}:{address.port}"
+        "/postgres?ssl=require"
+    )
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
+    await engine.dispose()
