@@ -7,16 +7,17 @@ somebody's behalf says so itself.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
-from anyio import CancelScope
 from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
 
-from moorage import Admin, Identity, UnitOfWork, bind_identity, retire_session
+from moorage import Admin, Identity, UnitOfWork, bind_identity
 from moorage_fastapi.dependencies import DBSession, DBUnitOfWork
 from moorage_fastapi.lifespan import served_by
+from moorage_fastapi.request_work import RequestWork, request_work
 
 __all__ = ["Identify", "read_session_as", "session_as", "unit_of_work_as"]
 
@@ -74,15 +75,10 @@ def read_session_as(identify: Identify) -> Callable[..., Any]:
     async def open_session_as(
         connection: HTTPConnection, identity: Annotated[Any, Depends(identify)]
     ) -> AsyncIterator[AsyncSession]:
-        session = served_by(connection).get(None).read_session(identity=_identity(identity))
-        try:
-            yield session
-        finally:
-            with CancelScope(shield=True):  # a middleware that gives up cancels at each await
-                await session.close()
-            retire_session(
-                session, "the request of this session has ended", "open a session of your own"
-            )
+        database = served_by(connection).get(None)
+        work = RequestWork(partial(database.read_session, identity=_identity(identity)))
+        async with request_work(connection, work):
+            yield work.session
 
     async def get_read_session_as(
         session: Annotated[AsyncSession, Depends(open_session_as, scope="function")],
