@@ -42,8 +42,9 @@ def test_the_names_are_known() -> None:
     assert {item.name for item in OURS} == {
         "postgres",
         "postgresql",
+        "supabase",
         "mysql",
         "mariadb",
         "sqlite",
     }
-    assert {item.name for item in OTHER_NAMES} == {"postgresql", "mariadb"}
+    assert {item.name for item in OTHER_NAMES} == {"postgresql", "supabase", "mariadb"}
