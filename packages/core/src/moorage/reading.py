@@ -74,8 +74,8 @@ def build_read_engine(engine: AsyncEngine, connector: DBConnector) -> AsyncEngin
         return engine.execution_options(**connector.get_execution_options("read only"))
     options = connector.get_execution_options("read statements")
     reading = _EngineWithOwnPool(engine.sync_engine, dict(options))
-    event.listen(reading, "before_cursor_execute", _refuse_what_outlives)
-    event.listen(reading, "set_connection_execution_options", _refuse_isolation_level)
+    event.listen(engine.sync_engine, "before_cursor_execute", _refuse_what_outlives)
+    event.listen(engine.sync_engine, "set_connection_execution_options", _refuse_isolation_level)
     return AsyncEngine(reading)
 
 
@@ -86,6 +86,9 @@ class _EngineWithOwnPool(OptionEngine):
 
     def __init__(self, proxied: Engine, options: dict[str, Any]) -> None:
         super().__init__(proxied, options)
+        # The very listeners of the other engine, not a list joined to them, which every event of
+        # every connection would go through.
+        self.dispatch = proxied.dispatch
         self.pool = pool_of_marked(proxied.pool, READS_ONLY)
 
 
@@ -97,6 +100,8 @@ def _refuse_what_outlives(
     context: Any,
     executemany: bool,
 ) -> None:
+    if not isinstance(connection.engine, _EngineWithOwnPool):
+        return
     if context.is_text and (found := _OUTLIVES.match(statement)):
         ours = ReadOnlyError(
             f"a statement that begins with {found[1].upper()} would outlive the read session on its"
@@ -107,7 +112,7 @@ def _refuse_what_outlives(
 
 
 def _refuse_isolation_level(connection: Connection, options: dict[str, Any]) -> None:
-    if "isolation_level" in options:
+    if "isolation_level" in options and isinstance(connection.engine, _EngineWithOwnPool):
         raise SettingsError(
             "read sessions run each statement for itself, and have no isolation level",
             hint="write database.unit_of_work(read_only=True, isolation_level=…)",
