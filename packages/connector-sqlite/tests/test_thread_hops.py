@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from moorage import Database, DatabaseSettings
+from moorage import ConnectionLostError, Database, DatabaseSettings
 
 READ = text("SELECT 1")
 
@@ -71,6 +71,18 @@ async def test_a_statement_is_one_hop(database: Database, hops: list[str]) -> No
         assert await session.scalar(READ) == 1
         await session.execute(text("CREATE TABLE t (id INTEGER)"))
     assert len(hops) == 4
+
+
+async def test_a_closed_connection_is_one_that_was_lost(database: Database) -> None:
+    """A connection that was closed under a session is lost, and the next one gets another."""
+    with pytest.raises(ConnectionLostError):
+        async with database.read_session() as session:
+            connection = await (await session.connection()).get_raw_connection()
+            driver: Any = connection.driver_connection
+            await driver.close()
+            await session.scalar(READ)
+    async with database.read_session() as session:
+        assert await session.scalar(READ) == 1
 
 
 async def test_everybodys_session_hops(database: Database, hops: list[str]) -> None:
