@@ -196,7 +196,7 @@ class Workers:
         """Return when no worker holds anything; they get as long as any request."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while any(
-                state["in_use"] or state["waiting"] or state["streams"]
+                any(state[what] for what in ("in_use", "waiting", "streams", "holding"))
                 for state in await self.states()
             ):
                 await asyncio.sleep(0.05)

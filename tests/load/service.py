@@ -28,6 +28,7 @@ CHUNK = "x" * 65_536
 
 router = APIRouter(prefix="/load", include_in_schema=False)
 streams: set[object] = set()
+holding: set[object] = set()
 kept: list[object] = []
 
 
@@ -67,6 +68,7 @@ async def state(database: AppDatabase) -> dict[str, int]:
         "in_use": pool.in_use,
         "waiting": pool.waiting,
         "streams": len(streams),
+        "holding": len(holding),
     }
 
 
@@ -101,10 +103,15 @@ async def export(session: DBStreamSession) -> StreamingResponse:
 
 
 @router.get("/hold")
-async def hold(session: DBReadSession, seconds: float) -> None:
-    """Hold a connection, as a call of another service inside of a transaction does."""
+async def hold(session: DBReadSession) -> None:
+    """Hold a connection until the client is gone, as a call of a service that does not answer."""
     await session.execute(select(Author).limit(1))
-    await asyncio.sleep(seconds)
+    me = object()
+    holding.add(me)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        holding.discard(me)
 
 
 # ---- what can be forgotten; each returns the name that it claims to have stored -----------------

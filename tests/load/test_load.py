@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from lending_library.models import Author
+from lending_library.models import Author, metadata
 from moorage import Database, DatabaseSettings
-from scripts.demo_server import Service, create_tables, running_service
+from scripts.demo_server import Service, running_service
 from tests.chaos.conftest import no_open_transaction
 from tests.fix_backend import chosen_backends
 from tests.fix_database import DatabaseFactory
@@ -67,6 +67,12 @@ class Running:
         assert load.stored - there == set(), self.service.log_tail()
 
 
+async def create_tables(database: Database) -> None:
+    """Create the tables of the service."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+
+
 Serve = Callable[[int], AbstractAsyncContextManager[Running]]
 
 
@@ -76,15 +82,16 @@ def serve(
 ) -> Serve:
     """Return a block in which the service runs with a number of workers, on a fresh database."""
     variables = {f"DB_{field.upper()}": str(value) for field, value in fresh_database.items()}
-    create_tables(variables, tmp_path)
 
     @asynccontextmanager
     async def run(workers: int) -> AsyncIterator[Running]:
         settings = {**variables, **POOL}
+        watcher = make_database()
+        await create_tables(watcher)
         with running_service(settings, tmp_path, workers, APPLICATION) as service:
             found = await Workers.find(service.url, workers)
             async with found.stay_alive():
-                yield Running(service, found, make_database())
+                yield Running(service, found, watcher)
 
     return run
 
@@ -95,9 +102,9 @@ async def test_nothing_is_left_behind(workers: int, serve: Serve, scale: Scale) 
     """Whatever clients and handlers do, nothing stays behind and no success is a lie."""
     async with serve(workers) as running:
         load = Load(running.url)
-        await clients_that_go_away(running, load, scale(small=100, full=1_700))
-        await slow_readers(running, load, scale(small=20, full=200))
-        await forgetful_handlers(running, load, scale(small=3, full=40))
+        await clients_that_go_away(running, load, scale(small=60, full=1_700))
+        await slow_readers(running, load, scale(small=12, full=200))
+        await forgetful_handlers(running, load, scale(small=2, full=40))
         await more_requests_than_connections(running, load)
         if workers == 1:
             await the_usual_dependency(running)
@@ -154,13 +161,24 @@ async def forgetful_handlers(running: Running, load: Load, times: int) -> None:
 
 
 async def more_requests_than_connections(running: Running, load: Load) -> None:
-    """Let a crowd ask for slow work: who gets no connection is told when to come back."""
-    crowd = [ask(running.url, "GET", "/load/hold?seconds=0.5") for _ in range(CAPACITY * 2 * 5)]
-    answers = await asyncio.gather(*crowd)
-    assert {answer.status for answer in answers} == {200, 503}
-    refused = [answer for answer in answers if answer.status == 503]
+    """Let a crowd keep all connections: who gets none is told when to come back."""
+    lines = [await Line.open(running.url) for _ in range(CAPACITY * 2 + 12)]
+    for line in lines:
+        line.send("GET", "/load/hold")
+    answers = [asyncio.create_task(line.answer()) for line in lines]
+    async with asyncio.timeout(60):
+        holding = 0
+        while holding + sum(answer.done() for answer in answers) < len(lines):
+            await asyncio.sleep(0.02)
+            holding = sum(state["holding"] for state in await running.workers.states())
+    refused = [answer.result() for answer in answers if answer.done()]
+    assert {answer.status for answer in refused} == {503}
     assert all(answer.headers["retry-after"] == "1" for answer in refused)
+    assert holding >= CAPACITY
     assert (await ask(running.url, "GET", "/health/ready")).status == 200
+    for line in lines:
+        line.leave()
+    await asyncio.gather(*answers, return_exceptions=True)
     await running.nothing_is_left(load)
 
 
@@ -188,11 +206,12 @@ def own(request: pytest.FixtureRequest) -> OwnServer:
 async def test_a_server_that_is_killed(own: OwnServer, tmp_path: Path, scale: Scale) -> None:
     """While the database is down clients hear so in time; afterwards all is as before."""
     variables = own.environment("library")
-    create_tables(variables, tmp_path)
     names = {name.removeprefix("DB_").lower(): value for name, value in variables.items()}
     watcher = Database(DatabaseSettings(**names, _env_file=None))
-    with running_service({**variables, **POOL}, tmp_path, 2, APPLICATION) as service:
-        workers = await Workers.find(service.url, 2)
+    await create_tables(watcher)
+    number = scale(small=1, full=2)
+    with running_service({**variables, **POOL}, tmp_path, number, APPLICATION) as service:
+        workers = await Workers.find(service.url, number)
         running = Running(service, workers, watcher)
         load = Load(service.url)
         over = False
