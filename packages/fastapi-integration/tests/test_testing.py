@@ -11,6 +11,7 @@ from httpx import AsyncClient
 from sqlalchemy import select
 
 from moorage import Database, DatabaseSettings, LifecycleError, UniqueViolationError, UnitOfWork
+from moorage.testing import RolledBackDatabase
 from moorage_fastapi import (
     AppDatabase,
     DBBackground,
@@ -248,3 +249,15 @@ async def test_a_named_database_is_isolated(make_database: DatabaseFactory) -> N
     async with isolated_client(app, database, name="other") as client:
         assert (await client.post("/")).status_code == 200
     assert await count_accounts(database) == 0
+
+
+async def test_beside_the_fixtures_for_applications(accounts: Database) -> None:
+    """With a database of moorage.testing, the test's sessions see what the application commits."""
+    database = RolledBackDatabase(accounts.settings)
+    async with isolated_client(application(), database) as client:
+        assert (await client.post("/accounts/bob")).status_code == 200
+        with assert_queries(client, exactly=1):
+            assert len((await client.get("/accounts")).json()) == 3
+        assert await count_accounts(database) == 3
+    assert await count_accounts(accounts) == 1
+    await database.dispose()

@@ -113,7 +113,9 @@ async def isolated_client(
 
     Args:
         app: The application; its lifespan is not run.
-        database: A database with tables; the one that serves the application if left out.
+        database: A database with tables; the one that serves the application if left out. With
+            the fixture ``db_database`` of ``moorage.testing`` the test's own sessions see what the
+            application commits.
         name: As in :func:`override_database`.
         base_url: Of the client.
         raise_app_exceptions: Whether what the application does not handle fails the test; else
@@ -121,16 +123,28 @@ async def isolated_client(
         **client_options: Further ones of ``httpx.AsyncClient``.
     """
     used = database if database is not None else _current(app, name)
-    options = used.connector.get_execution_options("read write")
-    async with used.engine.execution_options(**options).connect() as connection:
-        outer = await connection.begin()
-        isolated = IsolatedDatabase(used, connection)
+    async with _isolated(used) as isolated:
         transport = _InTurn(app, raise_app_exceptions, isolated)
         client = httpx.AsyncClient(transport=transport, base_url=base_url, **client_options)
+        with override_database(app, isolated, name=name):
+            async with client:
+                yield client
+
+
+@asynccontextmanager
+async def _isolated(database: Database) -> AsyncIterator[Database]:
+    if (roll_back := getattr(database, "roll_back", None)) is not None:
+        # One of moorage.testing, as its fixtures give, isolates by itself.
         try:
-            with override_database(app, isolated, name=name):
-                async with client:
-                    yield client
+            yield database
+        finally:
+            await roll_back()
+        return
+    options = database.connector.get_execution_options("read write")
+    async with database.engine.execution_options(**options).connect() as connection:
+        outer = await connection.begin()
+        try:
+            yield IsolatedDatabase(database, connection)
         finally:
             if outer.is_active:
                 await outer.rollback()
@@ -279,9 +293,7 @@ class _KeepsOptions:
 class _InTurn(httpx.ASGITransport):
     """Serves one request at a time, since all are served on one connection."""
 
-    def __init__(
-        self, app: FastAPI, raise_app_exceptions: bool, database: IsolatedDatabase
-    ) -> None:
+    def __init__(self, app: FastAPI, raise_app_exceptions: bool, database: Database) -> None:
         super().__init__(app=self._noted, raise_app_exceptions=raise_app_exceptions)
         self._app = app
         self._turn = asyncio.Lock()
