@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -257,8 +257,7 @@ class _Environment:
                 raise
             finally:
                 if keys is not None:
-                    await connection.rollback()
-                    await keys.restore_foreign_keys(connection)
+                    await _restore(keys, connection)
             await asyncio.sleep(pause)
 
     def _change(
@@ -268,7 +267,7 @@ class _Environment:
             connection,
             connector,
             fn=self._steps(journal),
-            on_version_apply=(self._note_step(connector), *_callbacks(self._options)),
+            on_version_apply=(_orphan_check(connector), *_callbacks(self._options)),
         )
         heads = context.get_context().get_current_heads()
         connection.rollback()
@@ -281,21 +280,19 @@ class _Environment:
             journal.clear()
 
     def _steps(self, journal: Journal | None) -> Callable[..., Any]:
-        def steps(heads: Any, migration: Any) -> Any:
+        def steps(heads: Any, migration: Any) -> Iterator[Any]:
             found = self._fn(heads, migration)
-            return found if journal is None or self._stamps else journal.watched(found)
+            noted = found if journal is None or self._stamps else journal.watched(found)
+            for step in noted:
+                yield step
+                self._tell(step.info)  # Alembic asks for the next one behind the COMMIT of this
 
         return steps
 
-    def _note_step(self, connector: DBConnector) -> Callable[..., None]:
-        def note(ctx: Any, step: Any, **_: Any) -> None:
-            if isinstance(connector, SuspendsForeignKeys) and not step.is_stamp:
-                _refuse_orphans(connector.find_orphans(ctx.connection), step.up_revision_id)
-            self._request.applied.append(step.up_revision_id)
-            verb = "stamped" if step.is_stamp else "applied" if step.is_upgrade else "undid"
-            self._request.report(f"{verb} {step.up_revision_id} {step.up_revision.doc}".rstrip())
-
-        return note
+    def _tell(self, step: Any) -> None:
+        self._request.applied.append(step.up_revision_id)
+        verb = "stamped" if step.is_stamp else "applied" if step.is_upgrade else "undid"
+        self._request.report(f"{verb} {step.up_revision_id} {step.up_revision.doc}".rstrip())
 
     def _limit(self, connection: Connection, connector: DBConnector) -> None:
         """Let no revision wait long for a lock, also on a database that was handed over."""
@@ -379,6 +376,23 @@ def _refuse_empty(catalogues: Sequence[MetaData]) -> None:
             " seem to be superfluous",
             hint="import the modules of your models in env.py before run(Base.metadata)",
         )
+
+
+async def _restore(keys: SuspendsForeignKeys, connection: AsyncConnection) -> None:
+    try:
+        await connection.rollback()
+        await keys.restore_foreign_keys(connection)
+    except Exception as error:  # noqa: BLE001 (it must not hide why the migration ended)
+        logger.warning("foreign keys could not be switched on again: %s", error)
+        await connection.invalidate()  # nobody gets a connection that does not enforce them
+
+
+def _orphan_check(connector: DBConnector) -> Callable[..., None]:
+    def check(ctx: Any, step: Any, **_: Any) -> None:
+        if isinstance(connector, SuspendsForeignKeys) and not step.is_stamp:
+            _refuse_orphans(connector.find_orphans(ctx.connection), step.up_revision_id)
+
+    return check
 
 
 def _refuse_orphans(orphans: Sequence[str], revision: str) -> None:
