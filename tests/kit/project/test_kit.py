@@ -9,10 +9,12 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import selectinload
 
 from moorage import (
+    ADMIN,
     Database,
     LifecycleError,
     UniqueViolationError,
     UnitOfWork,
+    find_uncommitted_changes,
     get_database,
     on_commit,
     uncommitted_changes,
@@ -68,8 +70,16 @@ async def test_units_and_hooks(db_unit_of_work) -> None:
     assert await names() == ["Fram"]
     async with db_unit_of_work(read_only=False) as session:
         assert not uncommitted_changes(session)
-        await session.scalars(select(Boat))
+        await session.execute(text("SELECT 1"))
         assert not uncommitted_changes(session)
+        assert not await find_uncommitted_changes(session)
+
+
+async def test_identities_are_refused(db_session) -> None:
+    """A session on somebody's behalf would leave its identity to the sessions after it."""
+    db_session.sync_session.identity = ADMIN
+    with pytest.raises(LifecycleError, match="on somebody's behalf"):
+        await db_session.scalars(select(Boat))
 
 
 async def test_sessions_take_turns(db_database) -> None:

@@ -99,7 +99,14 @@ class _SharedSession(GuardedSession):
     def get_bind(self, *_: Any, **__: Any) -> Engine | Connection:
         """Return the shared connection, which the session has from now on; waits for its turn."""
         if in_greenlet():  # SQLAlchemy asks because it is about to use it
-            return util.await_only(self.shared.take(self))
+            if self.identity is not None:
+                raise LifecycleError(
+                    "a session on somebody's behalf was used in a test with rollback, where the"
+                    " sessions after it would keep the identity: all are one transaction",
+                    hint="use the fixture db_committed",
+                )
+            self.bind = util.await_only(self.shared.take(self))
+            return self.bind
         return self.shared.sync_connection or self.shared.database.engine.sync_engine
 
     def connection(self, *arguments: Any, **options: Any) -> Connection:
