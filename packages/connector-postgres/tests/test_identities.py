@@ -22,6 +22,7 @@ from moorage import (
     SettingsError,
     StatementTimeoutError,
     bind_identity,
+    bulk_insert,
 )
 from moorage_postgres import PostgresConnector
 from moorage_postgres.testing import assert_isolated, create_supabase_stand_in
@@ -210,6 +211,20 @@ async def test_denials_have_three_shapes(service: Service) -> None:
             await owners(session)
 
 
+async def test_many_rows_at_once_obey_the_rules(service: Service) -> None:
+    """Loading many rows is bound to the rules like every INSERT, though COPY knows none."""
+    database = service()
+    mine = [{"id": n, "owner": ADA, "body": "mine"} for n in range(100, 400)]
+    async with database.unit_of_work(identity=user(ADA)) as session:
+        await bulk_insert(session, Note, mine)
+    async with database.session(identity=user(BOB)) as session:
+        assert await owners(session) == {BOB}
+    not_mine = [{"id": n, "owner": BOB, "body": "not mine"} for n in range(500, 800)]
+    with pytest.raises(PermissionDeniedError):
+        async with database.unit_of_work(identity=user(ADA)) as session:
+            await bulk_insert(session, Note, not_mine)
+
+
 async def test_isolation_can_be_asserted(service: Service, prepared: Database) -> None:
     """`assert_isolated` accepts the rule, and notices each hole in it."""
     database = service()
@@ -272,6 +287,20 @@ async def test_one_identity_for_a_session(service: Service) -> None:
         await session.execute(text("SELECT 1"))
         with pytest.raises(IdentityError, match="has begun"):
             bind_identity(session, user(ADA))
+
+
+async def test_a_session_of_others_that_was_used_before(service: Service) -> None:
+    """A session of SQLAlchemy's own class is told as well, though it was used before."""
+    database = service(require_identity=False)
+    async with AsyncSession(database.engine) as session:
+        await session.execute(text("SELECT 1"))
+        with pytest.raises(IdentityError, match="has begun"):
+            bind_identity(session, user(ADA))
+        await session.rollback()
+        bind_identity(session, user(ADA))
+        for _ in range(2):
+            assert await owners(session) == {ADA}
+            await session.commit()
 
 
 async def test_autocommit_is_refused(service: Service) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Column, Integer, MetaData, Table, func, select, text
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -20,6 +20,7 @@ from moorage import (
     SettingsError,
     StatementTimeoutError,
     TooManyConnectionsError,
+    bulk_insert,
 )
 from moorage_postgres import PostgresConnector
 from tests.counting_proxy import CountingProxy
@@ -183,6 +184,22 @@ async def test_a_read_session_refuses_writes(through: Database, raw: Any) -> Non
     assert await raw.fetchval("SHOW default_transaction_read_only") == "off"
     async with through.unit_of_work() as session:
         await session.execute(text("CREATE TABLE t (id int)"))
+
+
+async def test_many_rows_at_once(through: Database) -> None:
+    """Rows that are loaded at once, by COPY, are stored or undone with their unit."""
+    table = Table("many", MetaData(), Column("id", Integer, primary_key=True))
+    async with through.engine.begin() as connection:
+        await connection.run_sync(table.create)
+    rows = [{"id": number} for number in range(500)]
+    async with through.unit_of_work() as session:
+        await bulk_insert(session, table, rows)
+    with pytest.raises(LookupError):
+        async with through.unit_of_work() as session:
+            await bulk_insert(session, table, [{"id": number + 500} for number in range(500)])
+            raise LookupError
+    async with through.read_session() as session:
+        assert await session.scalar(select(func.count()).select_from(table)) == 500
 
 
 async def test_migrations_go_past_the_pooler(

@@ -103,6 +103,7 @@ class SuspendsForeignKeys(Protocol):
 
     def find_orphans(self, connection: Connection) -> Sequence[str]:
         """Return the references to rows that are not there, in words; called before COMMIT."""
+        ...
 
 
 @runtime_checkable

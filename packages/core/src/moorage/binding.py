@@ -58,12 +58,16 @@ def bind_identity(session: AsyncSession, identity: Identity | Admin) -> None:
             f"this session works on behalf of {guarded.identity!r} already",
             hint="open a session of its own for each identity",
         )
-    if guarded.has_connection():
+    # A session of somebody else's class that was used before has its listeners already.
+    is_late = _tell not in tuple(guarded.dispatch.after_begin)
+    if guarded.has_connection() or (is_late and guarded.in_transaction()):
         raise IdentityError(
             "this session has begun its work without an identity",
             hint="bind the identity before the session's first statement",
         )
     connector.check_identity(identity)
+    if is_late:
+        event.listen(guarded, "after_begin", _tell)
     guarded.identity = identity
 
 

@@ -52,7 +52,8 @@ def unit_of_work_as(identify: Identify) -> Callable[..., Any]:
     Return a dependency: the request's unit of work, on behalf of whom ``identify`` names.
 
     ``UserUnit = Annotated[UnitOfWork, Depends(unit_of_work_as(current_user))]``. It is the unit of
-    :func:`get_unit_of_work`, and commits like it.
+    :func:`get_unit_of_work`, and commits like it. A unit with options says something at the
+    beginning, before the identity is known: open that by ``database.unit_of_work(identity=…, …)``.
     """
 
     async def get_unit_as(
