@@ -73,8 +73,8 @@ class Cell:
     def paths(self) -> list[str]:
         """The test folders that the cell runs."""
         if self.name.startswith("all."):
-            # The suite for connectors is tried on connectors that are wrong, once.
-            # Whatever the example's document allows is asked once as well, on all backends.
+            # The suite for connectors is tried on connectors that are wrong, once; whatever the
+            # example's document allows is asked once as well, on all backends.
             once = ["tests/conformance", "tests/schema"] if self.is_corner else []
             return ["tests/all_connectors", *once]
         backend = self.name.rpartition("-")[2]
@@ -83,17 +83,15 @@ class Cell:
         if self.is_corner or backend == "sqlite":
             packages.append("fastapi-integration")
         folders = [*(f"packages/{package}/tests" for package in packages), "tests/matrix"]
-        if self.is_corner:
-            folders.append("tests/chaos")
-        if self.is_corner and backend == "postgres":
+        if not self.is_corner:
+            return folders
+        folders += ["tests/chaos", "tests/migrations", "tests/kit"]
+        if backend == "postgres":
             folders.append("tests/pooled")
-        if self.is_corner and backend == "sqlite":
+        if backend == "sqlite":
             # The one dialect that is ours, tried by SQLAlchemy's own tests on both of its lines.
             folders.append("tests/dialect")
-        if self.is_corner:
-            # Alembic and pytest work alike on every Python, and both start many processes.
-            folders += ["tests/migrations", "tests/kit"]
-        if self.is_corner and "2.1" in self.parts:
+        if "2.1" in self.parts:
             # A service behaves alike on both, and starting its processes takes time.
             folders += ["tests/examples", "tests/load"]
         return folders
@@ -258,8 +256,8 @@ def main(arguments: Sequence[str]) -> int:
                 print(error, flush=True)
         environment = cell_environment(urls, options.long)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, options.jobs)))
-        # The longest one first, or one core would idle beside it at the end.
-        order = sorted(cells, key=lambda cell: "tests/conformance" not in cell.paths)
+        # The longest ones first, or one core would idle beside the last of them.
+        order = sorted(cells, key=lambda cell: not cell.is_corner)
         futures = [pool.submit(run, cell, environment, options.long) for cell in order]
         for future in as_completed(futures):
             result = future.result()
