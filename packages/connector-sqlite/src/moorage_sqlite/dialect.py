@@ -17,7 +17,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import util
 from sqlalchemy.dialects import registry
@@ -99,8 +99,8 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     """
 
     supports_statement_cache = True
-    execution_ctx_cls = _ExecutionContext
-    type_compiler_cls = MoorageSQLiteTypeCompiler
+    execution_ctx_cls: Any = _ExecutionContext
+    type_compiler_cls: ClassVar[Any] = MoorageSQLiteTypeCompiler
 
     def __init__(
         self,

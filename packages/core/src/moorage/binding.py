@@ -10,6 +10,7 @@ else, and a database that demands identities refuses sessions that have none.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import cast
 
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -50,7 +51,7 @@ def bind_identity(session: AsyncSession, identity: Identity | Admin) -> None:
             f"{name} cannot work on somebody's behalf: its backend has no row level security",
             hint="leave identity out, and filter by user in each query",
         )
-    assert isinstance(connector, BindsIdentities)
+    binder = cast("BindsIdentities", connector)
     if guarded.identity == identity:
         return
     if guarded.identity is not None:
@@ -65,7 +66,7 @@ def bind_identity(session: AsyncSession, identity: Identity | Admin) -> None:
             "this session has begun its work without an identity",
             hint="bind the identity before the session's first statement",
         )
-    connector.check_identity(identity)
+    binder.check_identity(identity)
     if is_late:
         event.listen(guarded, "after_begin", _tell)
     guarded.identity = identity
@@ -90,8 +91,8 @@ def _tell(session: GuardedSession, transaction: SessionTransaction, connection: 
                 hint="give each database a session of its own",
             )
         return
-    assert isinstance(connector, BindsIdentities)
-    if identity is None and connector.requires_identity():
+    binder = cast("BindsIdentities", connector)
+    if identity is None and binder.requires_identity():
         raise IdentityRequiredError(
             "a session without an identity reached a database that demands one",
             hint="write database.session(identity=…) or database.unit_of_work(identity=…); for work"
@@ -100,4 +101,4 @@ def _tell(session: GuardedSession, transaction: SessionTransaction, connection: 
     # A transaction that somebody else began may have had an identity before.
     if identity is not None or BOUND in connection.info:
         connection.info[BOUND] = True
-        connector.bind_identity(connection, identity)
+        binder.bind_identity(connection, identity)
