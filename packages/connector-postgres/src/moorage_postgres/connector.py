@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -175,7 +177,11 @@ class PostgresConnector(DBConnector):
         event.listen(engine.sync_engine, "before_cursor_execute", _begin_for_stream)
         if self.pooler == "transaction":
             attach_transaction_rules(engine.sync_engine, self.settings, self._pooler_variable)
-        dialect = engine.sync_engine.dialect
+        dialect: Any = engine.sync_engine.dialect
+        for name in ("setup_asyncpg_json_codec", "setup_asyncpg_jsonb_codec"):
+            # SQLAlchemy asks the server for the types of JSON behind the step of connecting.
+            limited = partial(_within, self.settings.connect_timeout_seconds)
+            setattr(dialect, name, partial(limited, getattr(dialect, name)))
         dialect.colspecs = {**dialect.colspecs, DateTime: CheckedDateTime}
         return engine
 
@@ -446,6 +452,17 @@ class PostgresConnector(DBConnector):
         if self.options.search_path is not None:
             server["search_path"] = self.options.search_path
         return {**server, **self.options.server_settings}
+
+
+async def _within(seconds: float, act: Callable[[Any], Awaitable[object]], connection: Any) -> None:
+    from asyncpg import InterfaceError
+
+    try:
+        async with asyncio.timeout(seconds):
+            await act(connection)
+    except InterfaceError as error:
+        # The server went away between the login and this; the driver has no code for it.
+        raise ConnectionResetError(str(error)) from error
 
 
 def _milliseconds(seconds: float) -> str:

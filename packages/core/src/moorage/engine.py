@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import time
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ from moorage.errors import (
     blend,
 )
 from moorage.liveness import attach_liveness
+from moorage.pool import LoopPool
 
 __all__ = [
     "BOUND",
@@ -94,6 +96,8 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     _attach_reset(sync_engine, connector)
     if _ends_idle_transactions(connector):
         _attach_idle_clock(sync_engine)
+    if isinstance(sync_engine.pool, LoopPool):
+        sync_engine.pool.translate = functools.partial(_translate_checkout, connector, sync_engine)
     attach_liveness(sync_engine, connector)
     limit_answers(sync_engine, connector)
     return engine
@@ -470,6 +474,13 @@ def _translate(
         diagnosis = connector.diagnose(ConnectionLostError if is_lost else kind, str(error))
     ours = diagnosis.to_error(error)
     return blend(ours, theirs or _as_sqlalchemy(error, dialect, type(ours)))
+
+
+def _translate_checkout(
+    connector: DBConnector, engine: Engine, error: Exception
+) -> DatabaseError | None:
+    """Return the error to raise for one that was raised behind the connect step; else ``None``."""
+    return None if isinstance(error, MoorageError) else _translate(connector, error, engine.dialect)
 
 
 def _as_sqlalchemy(

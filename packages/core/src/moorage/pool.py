@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import util
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 from sqlalchemy.util.concurrency import in_greenlet
 
 from moorage.connecting import FirstConnection
@@ -112,6 +112,8 @@ class LoopPool(Pool):
         self._first = FirstConnection()
         self._drain = _Drain()
         self._timeouts = 0
+        self.translate: Callable[[Exception], Exception | None] = _as_it_is
+        """What becomes of an error of opening a connection; set by the engine."""
         _pools.add(self)
 
     def size(self) -> int:
@@ -169,7 +171,22 @@ class LoopPool(Pool):
         )
         pool._first = self._first
         pool._drain = self._drain
+        pool.translate = self.translate
         return pool
+
+    def connect(self) -> PoolProxiedConnection:
+        """
+        Return a connection, as every pool does.
+
+        What SQLAlchemy itself does with a new one fails here, and in the words of the driver.
+        """
+        try:
+            return Pool.connect(self)
+        except Exception as error:
+            translated = self.translate(error)
+            if translated is None:
+                raise
+            raise translated from error
 
     async def drain(self, seconds: float) -> int:
         """
@@ -604,6 +621,10 @@ def _refusal(sentence: str) -> DatabaseDisposedError:
     return DatabaseDisposedError(
         sentence, hint="dispose it where the application ends, after its work"
     )
+
+
+def _as_it_is(error: Exception) -> None:
+    """Leave an error as it is."""
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
