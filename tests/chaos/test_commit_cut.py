@@ -164,6 +164,29 @@ async def test_commit_delayed_while_the_task_is_cancelled(
     assert await count_accounts(watcher) == 1
 
 
+async def test_commit_never_answered_to_a_cancelled_task(
+    proxy: Proxy, through_proxy: DatabaseFactory
+) -> None:
+    """An unknown outcome outweighs the cancellation, which is its cause."""
+    unit = through_proxy(commit_timeout_seconds=1).unit_of_work()
+
+    async def work() -> None:
+        async with unit as session:
+            session.add(Account(owner="ada"))
+            await session.flush()
+            proxy.arm(b"COMMIT", "stall")
+
+    task = asyncio.create_task(work())
+    async with asyncio.timeout(10):
+        while not proxy.happened:
+            await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(CommitOutcomeUnknownError) as caught:
+        await task
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert unit.outcome == "unknown"
+
+
 @pytest.mark.parametrize("fault", ["cut before", "cut after", "half-close"])
 async def test_a_link_cut_before_the_commit_is_run_again(
     watcher: Database, proxy: Proxy, through_proxy: DatabaseFactory, fault: Fault
