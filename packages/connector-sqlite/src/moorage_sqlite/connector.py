@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -265,7 +266,11 @@ class SQLiteConnector(DBConnector):
         parent's locks.
         """
         if driver_connection._thread.is_alive():
-            driver_connection.stop()
+            # The driver answers to the event loop that runs where it is told to stop, and that
+            # one may be gone when the answer comes. In a thread of its own there is none.
+            stopping = threading.Thread(target=driver_connection.stop)
+            stopping.start()
+            stopping.join()
 
     async def suspend_foreign_keys(self, connection: AsyncConnection) -> None:
         """Let tables be made anew: dropping the old one would delete what refers to it."""

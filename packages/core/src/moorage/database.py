@@ -21,7 +21,7 @@ from moorage.engine import build_engine, unwanted_connections_closed
 from moorage.errors import DatabaseDisposedError, DatabaseError
 from moorage.identity import Admin, Identity
 from moorage.pool import LoopPool
-from moorage.reading import ReadSession, build_read_engine
+from moorage.reading import ReadSession, attach_read_rules, build_read_engine
 from moorage.registry import get_connector
 from moorage.session import GuardedSession
 from moorage.settings import DatabaseSettings
@@ -128,7 +128,9 @@ class Database:
         self._refuse_if_disposed()
         with self._lock:
             if self._engine is None:
-                self._engine = build_engine(self._connector)
+                engine = build_engine(self._connector)
+                attach_read_rules(engine)
+                self._engine = engine
             return self._engine
 
     @property

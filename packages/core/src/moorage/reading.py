@@ -25,7 +25,7 @@ from moorage.errors import ReadOnlyError, SettingsError, blend
 from moorage.pool import pool_of_marked
 from moorage.session import GuardedSession
 
-__all__ = ["ReadSession", "build_read_engine"]
+__all__ = ["ReadSession", "attach_read_rules", "build_read_engine"]
 
 _HINT = "use database.session() or a unit of work for writing"
 _SNAPSHOT_HINT = (
@@ -73,10 +73,18 @@ def build_read_engine(engine: AsyncEngine, connector: DBConnector) -> AsyncEngin
     if not (connector.capabilities.read_only_connections and connector.reads_without_transaction):
         return engine.execution_options(**connector.get_execution_options("read only"))
     options = connector.get_execution_options("read statements")
-    reading = _EngineWithOwnPool(engine.sync_engine, dict(options))
+    return AsyncEngine(_EngineWithOwnPool(engine.sync_engine, dict(options)))
+
+
+def attach_read_rules(engine: AsyncEngine) -> None:
+    """
+    Let the read sessions of an engine refuse what would outlive them.
+
+    Called before the engine is used: SQLAlchemy walks along its listeners while a statement waits
+    for a lock in one of them, and does not bear that another one is added meanwhile.
+    """
     event.listen(engine.sync_engine, "before_cursor_execute", _refuse_what_outlives)
     event.listen(engine.sync_engine, "set_connection_execution_options", _refuse_isolation_level)
-    return AsyncEngine(reading)
 
 
 class _EngineWithOwnPool(OptionEngine):
