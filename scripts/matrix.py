@@ -74,9 +74,10 @@ class Cell:
         """The test folders that the cell runs."""
         if self.name.startswith("all."):
             # The suite for connectors is tried on connectors that are wrong, once; whatever the
-            # example's document allows is asked once as well, on all backends.
-            once = ["tests/conformance", "tests/schema"] if self.is_corner else []
-            return ["tests/all_connectors", *once]
+            # example's document allows is asked once as well, on all backends, and projects are
+            # scaffolded once.
+            once = ["tests/conformance", "tests/schema", "tests/scaffold"]
+            return ["tests/all_connectors", *(once if self.is_corner else [])]
         backend = self.name.rpartition("-")[2]
         # The core's own tests know no backend: one cell per Python and SQLAlchemy runs them.
         packages = [f"connector-{backend}", *(["core"] if backend == "sqlite" else [])]

@@ -113,6 +113,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "docs/postgres.md",
         "docs/read-sessions.md",
         "docs/fastapi.md",
+        "docs/init.md",
         "docs/migrations.md",
         "docs/models.md",
         "docs/testing.md",

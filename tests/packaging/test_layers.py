@@ -39,6 +39,7 @@ CORE_LAYERS = (
     {"migrations"},
     {"seeding", "testing"},
     {"scaffold", "db_commands"},
+    {"init_command"},
     {"cli"},
 )
 # Tighter than its layer: a unit of work runs on any session factory and must not know databases.

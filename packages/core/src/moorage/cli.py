@@ -20,6 +20,7 @@ from moorage import abilities
 from moorage.connector import Capabilities
 from moorage.db_commands import add_db_commands
 from moorage.errors import MoorageError
+from moorage.init_command import add_init_command
 from moorage.pool import LoopPool
 from moorage.registry import InstalledConnector, installed_connectors, registry
 from moorage.scaffold.connector import plan_connector, write_connector
@@ -62,6 +63,7 @@ def make_app() -> typer.Typer:
     def moorage() -> None:
         """Look at moorage and what it uses."""
 
+    add_init_command(app)
     add_db_commands(app)
 
     @app.command()

@@ -1,0 +1,482 @@
+"""What ``moorage init`` writes into a project, decided before anything is written."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from moorage.errors import ScaffoldError
+from moorage.scaffold.adoption import Note, adoption_notes, to_markdown
+from moorage.scaffold.backends import Backend, Variable, find_backend
+from moorage.scaffold.changes import MANIFEST, Change, Manifest, digest, read_text
+from moorage.scaffold.discovery import Found
+from moorage.scaffold.questions import Answers
+from moorage.scaffold.rendering import render
+from moorage.scaffold.requirements import add_to_pyproject, add_to_requirements
+from moorage.settings import DatabaseSettings
+
+__all__ = ["ProjectPlan", "plan_project"]
+
+_SECTION = "README.md#moorage"
+_BEGIN, _END = "<!-- moorage -->", "<!-- /moorage -->"
+_RUNNERS = {"uv": "uv run ", "poetry": "poetry run ", "pdm": "pdm run ", "hatch": "hatch run "}
+_INSTALLERS = {
+    "uv": "uv sync",
+    "poetry": "poetry install",
+    "pdm": "pdm install",
+    "hatch": "hatch env create",
+}
+
+
+@dataclass(frozen=True)
+class ProjectPlan:
+    """
+    Everything that would be done, and what is to be said of it.
+
+    Attributes:
+        answers: The decisions.
+        changes: Files to write, the manifest among them.
+        kept: Files that are left alone, with the reason.
+        notes: What is to be changed by hand.
+        requirements: Dependencies of the project.
+        development: Dependencies of its tests.
+        variables: Settings that have no value yet.
+        modules: What can be imported when the dependencies are installed.
+        source: Folder of the source below the project; empty for the project itself.
+        commands: The next three commands.
+    """
+
+    answers: Answers
+    changes: tuple[Change, ...]
+    kept: Mapping[str, str]
+    notes: tuple[Note, ...]
+    requirements: tuple[str, ...]
+    development: tuple[str, ...]
+    variables: tuple[Variable, ...]
+    modules: tuple[str, ...]
+    source: str
+    commands: tuple[str, ...]
+
+
+def plan_project(
+    found: Found, answers: Answers, manifest: Manifest, force: Sequence[str] = ()
+) -> ProjectPlan:
+    """
+    Return what would be written into a project.
+
+    A file that somebody has changed, or that was there before, is kept unless it is forced.
+
+    Raises:
+        ScaffoldError: Something is in the way; nothing was written.
+        MissingExtraError: A package of the extra ``cli`` is not installed.
+    """
+    planner = _Planner(found, answers, manifest)
+    planner.add_sources()
+    planner.add_migrations()
+    planner.add_tests()
+    planner.add_surroundings()
+    return planner.plan([PurePosixPath(path).as_posix() for path in force])
+
+
+@dataclass
+class _Planner:
+    found: Found
+    answers: Answers
+    manifest: Manifest
+    backend: Backend = field(init=False)
+    files: dict[str, str] = field(default_factory=dict)
+    edits: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    section_digest: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        answers = self.answers
+        self.backend = find_backend(answers.backend)
+        self.source = "src" if answers.layout == "src" else ""
+        self.package = "/".join(filter(None, (self.source, answers.package)))
+        self.app = f"{answers.package}." if answers.package else ""
+        self.folder = self._database_folder()
+        self.db = f"{self.app}{self.folder}"
+        self.has_tables = answers.example or answers.auth
+        self.has_alembic = not self.found.alembic or "alembic.ini" in self.manifest.files
+        self.has_main = answers.fastapi and self._is_ours_or_free("main.py")
+        writer = "unit: DBUnitOfWork" if answers.unit_of_work else "session: DBSession"
+        self.values = {
+            **answers.to_json(),
+            "title": _title(self.found.root),
+            "app": self.app,
+            "db": self.db,
+            "networked": self.backend.networked,
+            "source": self.source,
+            "alembic": self.has_alembic,
+            "revision": self.has_alembic and self.has_tables,
+            "writer": writer,
+            "session": "unit.session" if answers.unit_of_work else "session",
+            "store": "flush" if answers.unit_of_work else "commit",
+        }
+
+    def add_sources(self) -> None:
+        """Add the database package, and the application where there is none."""
+        init = self._in_package("__init__.py")
+        if self.answers.package and (
+            init in self.manifest.files or not (self.found.root / self.package).exists()
+        ):
+            self.files[init] = f'"""{self.values["title"]}."""\n'
+        self._render("database", self._in_package(self.folder))
+        if self.answers.example:
+            self._render("example", self._in_package(self.folder))
+        if self.answers.auth:
+            self._render("users", self._in_package(self.folder))
+        if self.answers.fastapi and self.answers.example:
+            self._render("fastapi", self.package)
+        if self.has_main:
+            self._render("app", self.package)
+
+    def add_migrations(self) -> None:
+        """Add what Alembic needs, and the first revision, unless the project has its own."""
+        if not self.has_alembic:
+            return
+        folder = self._migrations_folder()
+        templates = files("moorage") / "migrations" / "templates"
+        ini = (templates / "alembic.ini").read_text(encoding="utf-8")
+        ini = ini.replace("{directory}", folder)
+        if self.source:
+            path = "prepend_sys_path = %(here)s"
+            ini = ini.replace(path, f"{path}/{self.source}")
+        self.files["alembic.ini"] = ini
+        self.files[f"{folder}/script.py.mako"] = (templates / "script.py.mako").read_text("utf-8")
+        self._render("migrations", folder)
+        if self.has_tables:
+            self._render("first-revision", f"{folder}/versions")
+        else:
+            self.files[f"{folder}/versions/README"] = "Revisions are written here.\n"
+
+    def add_tests(self) -> None:
+        """Add tests of all that is written."""
+        folder = "tests/database"
+        self._render("tests", folder)
+        if self.answers.example:
+            self._render("tests-example", folder)
+        if self.answers.auth:
+            self._render("tests-users", folder)
+        if self.answers.fastapi and self.answers.example:
+            self._render("tests-fastapi", folder)
+        if self.has_main:
+            self._render("tests-app", folder)
+        if "pytest.ini" in self.manifest.files or not self.found.has_pytest_settings:
+            self._render("pytest", "")
+
+    def add_surroundings(self) -> None:
+        """Add dependencies, variables, what version control ignores, a server and a section."""
+        self._add_dependencies()
+        self._add_variables()
+        self._add_ignored()
+        self._add_compose()
+        self._add_section()
+
+    def plan(self, force: Sequence[str]) -> ProjectPlan:
+        """Compare what is wanted with what is there."""
+        router = f"{self.app}books" if self.answers.fastapi and self.answers.example else ""
+        notes = adoption_notes(
+            self.found,
+            db=self.db,
+            router=router,
+            unit_of_work=self.answers.unit_of_work,
+            fastapi=self.answers.fastapi,
+        )
+        if notes:
+            self.files[self._in_package(f"{self.folder}/MIGRATION.md")] = to_markdown(notes)
+        if unknown := sorted(set(force) - self.files.keys()):
+            raise ScaffoldError(
+                f"--force-file names what is not written: {', '.join(unknown)}",
+                hint="moorage init --dry-run lists the files",
+            )
+        changes, digests = self._compare(force)
+        changes += [
+            Change(path, before, after, is_ours=False)
+            for path, after in sorted(self.edits.items())
+            if (before := read_text(self.found.root / path)) != after
+        ]
+        changes += self._manifest_change(changes, digests)
+        return ProjectPlan(
+            answers=self.answers,
+            changes=tuple(changes),
+            kept=self.kept,
+            notes=tuple(notes),
+            requirements=tuple(self._requirements()),
+            development=tuple(self._development()),
+            variables=tuple(one for one in self._variables() if one.is_to_fill_in),
+            modules=(f"{self.db}.models", *([f"{self.app}main"] if self.has_main else [])),
+            source=self.source,
+            commands=tuple(self._commands()),
+        )
+
+    # -- files that are ours
+
+    def _compare(self, force: Sequence[str]) -> tuple[list[Change], dict[str, str]]:
+        changes: list[Change] = []
+        digests: dict[str, str] = {}
+        in_the_way: list[str] = []
+        for path, after in sorted(self.files.items()):
+            before = read_text(self.found.root / path)
+            written = self.manifest.files.get(path)
+            if before == after or path in force:
+                digests[path] = digest(after)
+            elif before is None and written is not None:
+                self.kept[path] = "you removed it"
+                digests[path] = written
+            elif before is not None and written is None:
+                in_the_way.append(path)
+            elif before is not None and digest(before) != written:
+                self.kept[path] = "you changed it"
+                digests[path] = str(written)
+            else:
+                digests[path] = digest(after)
+            if before != after and path not in self.kept:
+                changes.append(Change(path, before, after))
+        if in_the_way:
+            options = "".join(f" --force-file {path}" for path in in_the_way)
+            raise ScaffoldError(
+                f"{', '.join(in_the_way)}: there is such a file already, which is not ours",
+                hint=f"rename it, leave out that part (as --no-example), or overwrite it:{options}",
+            )
+        gone = self.manifest.files.keys() - digests.keys() - {_SECTION}
+        digests.update({path: self.manifest.files[path] for path in gone})
+        digests.update(self.section_digest)
+        return changes, digests
+
+    def _manifest_change(self, changes: list[Change], digests: dict[str, str]) -> list[Change]:
+        from moorage import __version__
+
+        before = read_text(self.found.root / MANIFEST)
+        # A newer version that has nothing to change leaves no trace.
+        version = self.manifest.version if not changes and before else __version__
+        after = Manifest(version, self.answers.to_json(), digests).to_text()
+        return [] if after == before else [Change(MANIFEST, before, after)]
+
+    def _render(self, template: str, folder: str) -> None:
+        for path, text in render(f"project/{template}", self.values).items():
+            self.files["/".join(filter(None, (folder, str(path))))] = text
+
+    def _in_package(self, name: str) -> str:
+        return "/".join(filter(None, (self.package, name)))
+
+    def _is_ours_or_free(self, name: str) -> bool:
+        path = self._in_package(name)
+        if path in self.manifest.files:
+            return True
+        return not self.found.applications and not (self.found.root / path).exists()
+
+    def _database_folder(self) -> str:
+        names = ("db", "database", "moorage_db")
+        for name in names:
+            if self._in_package(f"{name}/base.py") in self.manifest.files:
+                return name
+        for name in names:
+            place = self.found.root / self._in_package(name)
+            if not place.exists() and not place.with_suffix(".py").exists():
+                return name
+        raise ScaffoldError(
+            f"there is no free name for the database package: {', '.join(names)} are taken",
+            hint="rename one of them",
+        )
+
+    def _migrations_folder(self) -> str:
+        if "alembic/env.py" in self.manifest.files:
+            return "alembic"
+        return "migrations" if (self.found.root / "alembic").exists() else "alembic"
+
+    # -- files that belong to somebody, of which some lines are ours
+
+    def _requirements(self) -> list[str]:
+        from moorage import __version__
+
+        backend = self.backend
+        extras = ["migrations", *(["fastapi"] if self.answers.fastapi else [])]
+        extras += [backend.requirement] if backend.is_extra else []
+        requirements = [f"moorage[{','.join(sorted(extras))}]>={__version__},<1"]
+        requirements += [] if backend.is_extra else [backend.requirement]
+        requirements += ["uvicorn>=0.38"] if self.answers.fastapi else []
+        requirements += ["pwdlib[argon2]>=0.3"] if self.answers.auth else []
+        return requirements
+
+    def _development(self) -> list[str]:
+        client = ["httpx>=0.28"] if self.answers.fastapi else []
+        from moorage import __version__
+
+        return [f"moorage[cli]>={__version__},<1", "pytest>=8.3", "pytest-asyncio>=1", *client]
+
+    def _add_dependencies(self) -> None:
+        root, tool = self.found.root, self.answers.tool
+        listed = self.found.dependency_file
+        if listed == "requirements.txt" or (tool == "pip" and not listed):
+            for name, wanted in (
+                ("requirements.txt", self._requirements()),
+                ("requirements-dev.txt", self._development()),
+            ):
+                before = read_text(root / name) or ""
+                self.edits[name] = add_to_requirements(before, wanted)
+            return
+        self.edits["pyproject.toml"] = add_to_pyproject(
+            read_text(root / "pyproject.toml") or "",
+            tool,
+            self._requirements(),
+            self._development(),
+            name=_project_name(root),
+            package=self.package or ".",
+        )
+
+    def _variables(self) -> list[Variable]:
+        variables = list(self.backend.variables)
+        fields = DatabaseSettings.model_fields
+        for name in ("pool_size", "max_overflow"):
+            value = getattr(self.answers, name)
+            if value != fields[name].default:
+                meaning = str(fields[name].description).rstrip(".").replace("`", "")
+                variables.append(Variable(f"DB_{name.upper()}", str(value), meaning))
+        return variables
+
+    def _add_variables(self) -> None:
+        lines = [line for one in self._variables() for line in one.lines()]
+        head = ["# Copy this file to .env, which is never committed, and fill in what is in <…>."]
+        if self.backend.url:
+            head.append(f"# Instead of the parts, one URL: DATABASE_URL={self.backend.url}")
+        before = read_text(self.found.root / ".env.example")
+        if before is None:
+            self.edits[".env.example"] = _text([*head, "", *lines])
+        else:
+            missing = [one for one in self._variables() if f"{one.name}=" not in before]
+            lacking = [line for one in missing for line in one.lines()]
+            self.edits[".env.example"] = _appended(before, lacking)
+        no_secrets = not any(one.is_to_fill_in for one in self._variables())
+        if no_secrets and self.found.env_variables is None:
+            self.edits[".env"] = _text(lines)
+
+    def _add_ignored(self) -> None:
+        before = read_text(self.found.root / ".gitignore")
+        wanted = [".env", *self.backend.ignore]
+        if before is None:
+            self.edits[".gitignore"] = _text([*wanted, "__pycache__/", ".venv/", ".pytest_cache/"])
+            return
+        there = {line.strip().lstrip("/") for line in before.splitlines()}
+        first = [] if there & {".env", ".env*", "*.env"} else [".env"]
+        rest = [line for line in wanted[1:] if line not in there]
+        self.edits[".gitignore"] = _appended("".join(f"{line}\n" for line in first) + before, rest)
+
+    def _add_compose(self) -> None:
+        template = f"compose/{self.backend.name}"
+        if not (files("moorage.scaffold") / "templates" / "project" / template).is_dir():
+            return
+        theirs = [name for name in self.found.files if "compose" in name]
+        if "compose.yaml" in self.manifest.files or not theirs:
+            self._render(template, "")
+        else:
+            self.kept[theirs[0]] = "it is yours; add a service for the database if it has none"
+
+    def _add_section(self) -> None:
+        root = self.found.root
+        others = [path.name for path in root.glob("[Rr][Ee][Aa][Dd][Mm][Ee]*")]
+        if others and "README.md" not in others:
+            self.kept[others[0]] = "no section is added to a README that is no README.md"
+            return
+        before = read_text(root / "README.md")
+        section = self._section()
+        self.section_digest = {_SECTION: digest(section)}
+        if before is None:
+            self.edits["README.md"] = f"# {self.values['title']}\n\n{section}\n"
+            return
+        start, end = before.find(_BEGIN), before.find(_END)
+        if start < 0 or end < start:
+            written = self.manifest.files.get(_SECTION)
+            if written is None:
+                self.edits["README.md"] = _appended(before, ["", *section.splitlines()])
+            else:
+                self.kept["README.md"] = "you removed our section"
+                self.section_digest = {_SECTION: written}
+            return
+        current = before[start : end + len(_END)]
+        written = self.manifest.files.get(_SECTION)
+        if current != section and digest(current) != written:
+            self.kept["README.md"] = "you changed our section"
+            self.section_digest = {_SECTION: str(written)}
+            return
+        self.edits["README.md"] = before.replace(current, section)
+
+    def _section(self) -> str:
+        filled = [one.name for one in self._variables() if one.is_to_fill_in]
+        lines = [
+            _BEGIN,
+            "## Database",
+            "",
+            f"{self.backend.title}, by way of `{self.db}` (moorage and SQLAlchemy). The variables"
+            " `DB_*` or",
+            "`DATABASE_URL`, of the environment or of `.env`, say where it is; `.env.example` lists"
+            " them.",
+            "",
+            "```console",
+            *([f"$ cp .env.example .env    # and fill in {', '.join(filled)}"] if filled else []),
+            *(["$ docker compose up --detach --wait"] if "compose.yaml" in self.files else []),
+            *(f"$ {command}" for command in self._commands()),
+            "```",
+            "",
+            f"Models are in `{self._in_package(self.folder)}/models.py`; after a change of them:"
+            f" `{self._runner()}moorage db revision",
+            f'-m "what it does"`, then `{self._runner()}moorage db upgrade`.',
+            _END,
+        ]
+        return "\n".join(lines)
+
+    # -- what comes next
+
+    def _runner(self) -> str:
+        is_listed_plainly = self.found.dependency_file == "requirements.txt"
+        return "" if is_listed_plainly else _RUNNERS.get(self.answers.tool, "")
+
+    def _commands(self) -> list[str]:
+        tool, run = self.answers.tool, self._runner()
+        if run:
+            install = _INSTALLERS[tool]
+        elif self.found.dependency_file == "pyproject.toml":
+            install = "pip install --group dev --editable ."
+        else:
+            install = "pip install -r requirements.txt -r requirements-dev.txt"
+        upgrade = f"{run}moorage db upgrade"
+        return [install, upgrade, f"{run}{self._last_command()}"]
+
+    def _last_command(self) -> str:
+        folder = f" --app-dir {self.source}" if self.source else ""
+        if self.has_main:
+            return f"uvicorn{folder} {self.app}main:app --reload"
+        if self.answers.fastapi and self.found.applications:
+            one = self.found.applications[0]
+            module = one.path.removeprefix(f"{self.source}/" if self.source else "")
+            module = module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+            name = f"{one.factory} --factory" if one.factory else one.name
+            return f"uvicorn{folder} {shlex.quote(module)}:{name} --reload"
+        return "python -m pytest tests/database"
+
+
+def _title(root: Path) -> str:
+    """Return the folder's name without what would end a string or a heading."""
+    name = root.resolve().name
+    return "".join(c for c in name if c.isprintable() and c not in '"\\`') or "app"
+
+
+def _project_name(root: Path) -> str:
+    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in root.resolve().name.lower())
+    return "-".join(filter(None, kept.split("-"))) or "app"
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _appended(before: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return before
+    return f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{_text(lines)}"

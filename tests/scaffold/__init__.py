@@ -1,0 +1,1 @@
+"""What `moorage init` writes, rendered, run and compared; run once, not in each cell."""

@@ -1,0 +1,127 @@
+"""Projects that were just written work: they import, migrate, pass their tests, and answer."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fix_backend import Servers, new_database
+from tests.fix_scale import Scale
+from tests.scaffold.projects import (
+    FLAGS,
+    LAYOUTS,
+    MOORAGE,
+    TOOLS,
+    environment,
+    name_of,
+    pairwise,
+    run,
+    write,
+)
+from tests.servers.supervision import free_port
+
+START_SECONDS = 240.0
+# Each of them starts a dozen programs.
+pytestmark = pytest.mark.timeout(900)
+# One of each kind for the usual run; the long run has a cover of everything with everything.
+FEW = [
+    {"fastapi": True, "unit_of_work": True, "example": True, "auth": True, "layout": "src"},
+    {"fastapi": True, "unit_of_work": False, "example": True, "auth": False, "layout": "flat"},
+    {"fastapi": False, "unit_of_work": True, "example": False, "auth": True, "layout": "package"},
+    {"fastapi": True, "unit_of_work": True, "example": False, "auth": False, "layout": "package"},
+]
+ALL = pairwise({"backend": ("sqlite", "postgres", "mysql"), **FLAGS, **LAYOUTS, **TOOLS})
+
+
+@contextmanager
+def served(folder: Path, target: str, database: dict[str, Any], source: str) -> Iterator[str]:
+    """Yield the address of an application under uvicorn."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", target, "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--app-dir", source or "."],
+        cwd=folder,
+        env=environment(database),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def ask(url: str) -> httpx.Response:
+    """Ask until somebody answers, or the deadline is over."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            return httpx.get(url, timeout=10, trust_env=False)
+        time.sleep(0.1)
+    raise AssertionError(f"nobody answers at {url}")
+
+
+def try_out(folder: Path, options: dict[str, Any], database: dict[str, Any]) -> None:
+    """Write a project, and do with it what its owner would do first."""
+    plan = write(folder, **options)
+    has_tables = options["example"] or options["auth"]
+    tests = run(folder, "-W", "error", "-m", "pytest", "-q", database=database)
+    assert "skipped" not in tests
+    if has_tables:
+        # By our command and by Alembic's own, up and down.
+        run(folder, *MOORAGE, "db", "upgrade", database=database)
+        run(folder, *MOORAGE, "db", "check", database=database)
+    app = f"{plan.answers.package}.main:app".removeprefix(".")
+    if options["fastapi"]:
+        with served(folder, app, database, plan.source) as url:
+            assert ask(f"{url}/health/ready").json()["status"] == "ready"
+            if options["example"]:
+                assert ask(f"{url}/books").json() == []
+    if has_tables:
+        run(folder, "-m", "alembic", "downgrade", "base", database=database)
+    assert not write(folder).changes
+
+
+@pytest.mark.parametrize("options", FEW, ids=name_of)
+def test_a_new_project_works(options: dict[str, Any], tmp_path: Path) -> None:
+    """A project on SQLite passes its tests, migrates up and down, serves, and stays as it is."""
+    database = {"type": "sqlite", "name": "app.db"}
+    try_out(tmp_path / "shop", {"backend": "sqlite", "tool": "pip", **options}, database)
+
+
+@pytest.mark.parametrize("server", ["postgres", "mysql"])
+def test_a_new_project_works_on_a_server(server: str, servers: Servers, tmp_path: Path) -> None:
+    """So does one on PostgreSQL, and one on MariaDB, with each of its tests on a new database."""
+    with new_database(server, servers, tmp_path) as database:
+        options = {"backend": server, "tool": "pip", **FEW[0]}
+        try_out(tmp_path / "shop", options, database)
+
+
+def test_the_cover_is_one() -> None:
+    """In the projects of the long run, any two choices meet."""
+    for first in ("backend", "layout", "tool"):
+        for second in ("fastapi", "auth", "unit_of_work"):
+            met = {(row[first], row[second]) for row in ALL}
+            assert len(met) == 2 * len({row[first] for row in ALL})
+
+
+@pytest.mark.scaled
+def test_all_kinds_of_projects_work(scale: Scale, servers: Servers, tmp_path: Path) -> None:
+    """Each of a pairwise cover of all choices works, on its own backend."""
+    for number, options in enumerate(ALL[: scale(small=0, full=len(ALL))]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with new_database(options["backend"], servers, folder) as database:
+            try_out(folder / "shop", options, database)
