@@ -112,6 +112,7 @@ def test_the_tables_of_settings_are_current() -> None:
         "docs/errors.md",
         "docs/postgres.md",
         "docs/read-sessions.md",
+        "docs/doctor.md",
         "docs/fastapi.md",
         "docs/init.md",
         "docs/migrations.md",

@@ -39,7 +39,8 @@ CORE_LAYERS = (
     {"migrations"},
     {"seeding", "testing"},
     {"scaffold", "db_commands"},
-    {"init_command"},
+    {"doctor", "init_command"},
+    {"doctor_command"},
     {"cli"},
 )
 # Tighter than its layer: a unit of work runs on any session factory and must not know databases.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from moorage import abilities
 from moorage.connector import Capabilities
 from moorage.db_commands import add_db_commands
+from moorage.doctor_command import add_doctor_command
 from moorage.errors import MoorageError
 from moorage.init_command import add_init_command
 from moorage.pool import LoopPool
@@ -64,6 +65,7 @@ def make_app() -> typer.Typer:
         """Look at moorage and what it uses."""
 
     add_init_command(app)
+    add_doctor_command(app)
     add_db_commands(app)
 
     @app.command()

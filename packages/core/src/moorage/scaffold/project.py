@@ -168,7 +168,9 @@ class _Planner:
             self._render("tests-fastapi", folder)
         if self.has_main:
             self._render("tests-app", folder)
-        if "pytest.ini" in self.manifest.files or not self.found.has_pytest_settings:
+        # In a project that exists, settings of pytest's could come from a folder above.
+        is_new = self.found.layout == "none" and not self.found.has_pytest_settings
+        if "pytest.ini" in self.manifest.files or is_new:
             self._render("pytest", "")
 
     def add_surroundings(self) -> None:

@@ -1,0 +1,121 @@
+"""The settings: what they are, where they came from, and what is unwise about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from moorage.address import is_loopback
+from moorage.connector import DBConnector
+from moorage.doctor.finding import Report
+from moorage.errors import ConnectorError, SettingsError
+from moorage.registry import get_connector, installed_connectors
+from moorage.settings import DatabaseSettings
+from moorage.tls import effective_ssl_mode
+
+__all__ = ["check_settings"]
+
+_USUAL_LIMIT = 100
+_SECRETS = frozenset({"password", "url", "direct_url"})
+
+
+def check_settings(prefix: str, report: Report) -> DBConnector | None:
+    """Read the settings of the environment and of ``.env``, and return their connector."""
+    try:
+        settings = DatabaseSettings.from_env(prefix)
+    except SettingsError as error:
+        report.add("S301", str(error.args[0]), fix=error.hint)
+        return None
+    try:
+        DatabaseSettings.from_env(prefix, strict=True)
+    except SettingsError as error:
+        report.add("S302", str(error.args[0]))
+    for name in sorted(settings.model_fields_set & DatabaseSettings.model_fields.keys()):
+        value = "•••" if name in _SECRETS else str(getattr(settings, name))
+        report.facts[settings.origin(name)] = value
+    _check_placeholders(settings, report)
+    try:
+        connector = get_connector(settings)
+    except ConnectorError as error:
+        report.add("C401", str(error.args[0]), fix=error.hint)
+        return None
+    except SettingsError as error:
+        report.add("S301", str(error.args[0]), fix=error.hint)
+        return None
+    report.facts["connector"] = f"{connector.name}, {_reason(settings)}"
+    for check in _CHECKS:
+        check(connector, report)
+    return connector
+
+
+def _reason(settings: DatabaseSettings) -> str:
+    if settings.type is not None:
+        return f"because {settings.origin('type')} says so"
+    if settings.url_scheme is not None:
+        return f"because {settings.origin('url')} begins with it"
+    return "because nothing else is said"
+
+
+def _check_placeholders(settings: DatabaseSettings, report: Report) -> None:
+    for name in sorted(settings.model_fields_set & DatabaseSettings.model_fields.keys()):
+        value = getattr(settings, name)
+        text = value.get_secret_value() if name in _SECRETS and value is not None else str(value)
+        if text.startswith("<") and text.endswith(">"):
+            report.add("S303", f"{settings.origin(name)} was not filled in")
+
+
+def _check_choice(connector: DBConnector, report: Report) -> None:
+    settings = connector.settings
+    others = {item.distribution for item in installed_connectors()}
+    if settings.type is None and settings.url_scheme is None and len(others) > 1:
+        variable = settings.variable("type")
+        report.add("S310", f"{variable} is unset, and several connectors are installed")
+    if settings.env_prefix == "DB_":
+        mine, common = os.environ.get("DB_URL"), os.environ.get("DATABASE_URL")
+        if mine and common and mine != common:
+            report.add("S309", "DB_URL and DATABASE_URL are set, and differ; DB_URL counts")
+
+
+def _check_way(connector: DBConnector, report: Report) -> None:
+    settings = connector.settings
+    if not connector.capabilities.networked:
+        return
+    away = [place.host for place in settings.hosts if not is_loopback(place.host)]
+    if not away:
+        return
+    if settings.password is None:
+        report.add("S304", f"{settings.variable('password')} is not set, and the host is {away[0]}")
+    if effective_ssl_mode(settings) not in {"verify-ca", "verify-full"}:
+        origin = settings.origin("ssl_mode")
+        report.add("S305", f"{origin} is {settings.ssl_mode}, and the host is {away[0]}")
+
+
+def _check_limits(connector: DBConnector, report: Report) -> None:
+    settings = connector.settings
+    for name in ("statement_timeout_seconds", "lock_timeout_seconds", "answer_grace_seconds"):
+        if getattr(settings, name) == 0:
+            report.add("S306", f"{settings.origin(name)} is 0, which is no limit")
+    if settings.pool_pre_ping == "never":
+        report.add("S311", f"{settings.origin('pool_pre_ping')} is never")
+    if settings.echo:
+        report.add("S308", f"{settings.origin('echo')} is on")
+
+
+def _check_budget(connector: DBConnector, report: Report) -> None:
+    if not connector.capabilities.networked:
+        return
+    settings = connector.settings
+    text = os.environ.get("WEB_CONCURRENCY", "1")
+    workers = int(text) if text.isdecimal() and int(text) > 0 else 1
+    each = settings.pool_size + settings.max_overflow
+    report.facts["connections at most"] = f"{workers} x {each} = {workers * each}"
+    if workers * each > _USUAL_LIMIT:
+        report.add("S307", f"WEB_CONCURRENCY={workers} workers may open {each} connections each")
+
+
+_CHECKS: tuple[Callable[[DBConnector, Report], None], ...] = (
+    _check_choice,
+    _check_way,
+    _check_limits,
+    _check_budget,
+)
