@@ -217,11 +217,11 @@ def test_a_lifespan_of_theirs_is_kept(tmp_path: Path) -> None:
     program = """
         import asyncio
         from app.main import app
-        from moorage_fastapi.lifespan import database_of
+        from moorage import get_database
 
         async def drive():
             async with app.router.lifespan_context(app) as state:
-                print(state["started"], state["moorage_database"].state)
+                print(state["started"], get_database().state)
 
         asyncio.run(drive())
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 
 from moorage.address import is_loopback
@@ -16,6 +17,7 @@ from moorage.tls import effective_ssl_mode
 __all__ = ["check_settings"]
 
 _USUAL_LIMIT = 100
+_PLACEHOLDER = re.compile(r"<[a-z ]+>")
 _SECRETS = frozenset({"password", "url", "direct_url"})
 
 
@@ -60,7 +62,7 @@ def _check_placeholders(settings: DatabaseSettings, report: Report) -> None:
     for name in sorted(settings.model_fields_set & DatabaseSettings.model_fields.keys()):
         value = getattr(settings, name)
         text = value.get_secret_value() if name in _SECRETS and value is not None else str(value)
-        if text.startswith("<") and text.endswith(">"):
+        if _PLACEHOLDER.search(text):
             report.add("S303", f"{settings.origin(name)} was not filled in")
 
 

@@ -25,7 +25,7 @@ class Variable:
     @property
     def is_to_fill_in(self) -> bool:
         """Return whether the value is a placeholder."""
-        return self.value.startswith("<")
+        return "<" in self.value
 
     def lines(self) -> tuple[str, str]:
         """Return the lines of a file of variables."""
@@ -46,6 +46,7 @@ class Backend:
         variables: What ``.env.example`` lists.
         url: The form of its URL; empty where the parts are shorter.
         ignore: What ``.gitignore`` gets.
+        row_level_security: Whether tables are served to others as well, and need policies.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Backend:
     variables: tuple[Variable, ...]
     url: str = ""
     ignore: tuple[str, ...] = ()
+    row_level_security: bool = False
 
 
 def known_backends() -> dict[str, Backend]:
@@ -104,6 +106,7 @@ def _ours(name: str, entry: dict[str, Any]) -> Backend:
         variables=tuple(Variable(*values) for values in entry["variables"]),
         url=entry.get("url", ""),
         ignore=tuple(entry["ignore"]),
+        row_level_security=entry.get("row_level_security", False),
     )
 
 

@@ -112,6 +112,7 @@ class _Planner:
             "app": self.app,
             "db": self.db,
             "networked": self.backend.networked,
+            "row_level_security": self.backend.row_level_security,
             "source": self.source,
             "alembic": self.has_alembic,
             "revision": self.has_alembic and self.has_tables,
