@@ -39,7 +39,7 @@ CORE_LAYERS = (
     {"migrations"},
     {"seeding", "testing"},
     {"scaffold", "db_commands"},
-    {"doctor", "init_command"},
+    {"doctor", "init_command", "skill_command"},
     {"doctor_command"},
     {"cli"},
 )

@@ -26,6 +26,7 @@ from moorage.pool import LoopPool
 from moorage.registry import InstalledConnector, installed_connectors, registry
 from moorage.scaffold.connector import plan_connector, write_connector
 from moorage.settings import DatabaseSettings
+from moorage.skill_command import add_skill_commands
 
 if TYPE_CHECKING:
     import typer
@@ -66,6 +67,7 @@ def make_app() -> typer.Typer:
 
     add_init_command(app)
     add_doctor_command(app)
+    add_skill_commands(app)
     add_db_commands(app)
 
     @app.command()
