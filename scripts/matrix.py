@@ -86,15 +86,14 @@ class Cell:
         folders = [*(f"packages/{package}/tests" for package in packages), "tests/matrix"]
         if not self.is_corner:
             return folders
-        folders += ["tests/chaos", "tests/migrations", "tests/kit"]
-        if backend == "postgres":
-            folders.append("tests/pooled")
+        folders.append("tests/chaos")
         if backend == "sqlite":
             # The one dialect that is ours, tried by SQLAlchemy's own tests on both of its lines.
             folders.append("tests/dialect")
         if "2.1" in self.parts:
-            # A service behaves alike on both, and starting its processes takes time.
-            folders += ["tests/examples", "tests/load"]
+            # What starts many processes takes time, and behaves alike on both.
+            folders += ["tests/migrations", "tests/kit", "tests/examples", "tests/load"]
+            folders += ["tests/pooled"] if backend == "postgres" else []
         return folders
 
 
@@ -258,7 +257,7 @@ def main(arguments: Sequence[str]) -> int:
         environment = cell_environment(urls, options.long)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, options.jobs)))
         # The longest ones first, or one core would idle beside the last of them.
-        order = sorted(cells, key=lambda cell: not cell.is_corner)
+        order = sorted(cells, key=lambda cell: (not cell.is_corner, cell.name))
         futures = [pool.submit(run, cell, environment, options.long) for cell in order]
         for future in as_completed(futures):
             result = future.result()

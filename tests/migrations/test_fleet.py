@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
 from sqlalchemy import text
 
 from moorage import Database, get_connector
@@ -66,9 +65,8 @@ def start(count: int, *projects: Project) -> list[list[dict[str, Any]]]:
 
 
 def rounds(backend: str, scale: Scale) -> int:
-    """Return how often the fleet starts; full counts are for one line of SQLAlchemy."""
-    newest = not sqlalchemy.__version__.startswith("2.0")
-    return scale(small=1, full=20 if backend == "postgres" and newest else 3)
+    """Return how often the fleet starts."""
+    return scale(small=1, full=20 if backend == "postgres" else 3)
 
 
 @pytest.mark.scaled

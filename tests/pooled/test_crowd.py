@@ -61,7 +61,7 @@ async def named_statements(pooled: dict[str, Any]) -> list[int]:
 @pytest.mark.scaled
 async def test_rows_are_ones_own(pooled: dict[str, Any], scale: Scale) -> None:
     """Four processes with twenty sessions each get their own rows, and leave no statement."""
-    questions = scale(small=2, full=250)  # with both SQLAlchemys, 40,000 in all
+    questions = scale(small=2, full=500)  # 40,000 in all
     found = await asyncio.to_thread(ask, pooled, "ours", 4, 20, questions)
     assert found == {"right": 4 * 20 * questions}
     assert await named_statements(pooled) == [0] * SERVER_CONNECTIONS

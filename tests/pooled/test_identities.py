@@ -122,7 +122,7 @@ async def crowd(database: Database, units: int, seed: int) -> Counter[str]:
 @pytest.mark.scaled
 async def test_no_foreign_row(service: DatabaseSettings, scale: Scale) -> None:
     """Nobody sees a row of the other, and no connection keeps what it was told."""
-    units = scale(small=100, full=1_700)  # three ways, both SQLAlchemys: 10,200 in all
+    units = scale(small=100, full=3_400)  # three ways: 10,200 in all
     async with Database(service) as database:
         seen = await crowd(database, units, seed=1)
         assert database.pool_statistics().in_use == 0
