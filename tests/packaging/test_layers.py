@@ -38,9 +38,8 @@ CORE_LAYERS = (
     {"models"},
     {"migrations"},
     {"seeding", "testing"},
-    {"scaffold", "db_commands"},
-    {"doctor", "init_command", "skill_command"},
-    {"doctor_command"},
+    {"scaffold"},
+    {"doctor"},
     {"cli"},
 )
 # Tighter than its layer: a unit of work runs on any session factory and must not know databases.

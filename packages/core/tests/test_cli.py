@@ -109,7 +109,7 @@ def test_a_pool_of_its_own_is_said(spare: None) -> None:
 
 def test_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any connector the command says how to get one."""
-    monkeypatch.setattr("moorage.cli.installed_connectors", list)
+    monkeypatch.setattr("moorage.cli.connectors.installed_connectors", list)
     code, output = run("connectors")
     assert code == 1
     assert "pip install moorage-postgres" in output

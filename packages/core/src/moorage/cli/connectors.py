@@ -1,10 +1,6 @@
 """
-The command line.
-
 ``moorage connectors`` says what is installed, and what is wrong with it; ``moorage connector new``
 writes a distribution with a new connector.
-
-typer and rich are an extra; without them the command prints the line that installs them.
 """
 
 from __future__ import annotations
@@ -14,61 +10,23 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import typer
 
 from moorage import abilities
 from moorage.connector import Capabilities
-from moorage.db_commands import add_db_commands
-from moorage.doctor_command import add_doctor_command
 from moorage.errors import MoorageError
-from moorage.init_command import add_init_command
 from moorage.pool import LoopPool
 from moorage.registry import InstalledConnector, installed_connectors, registry
 from moorage.scaffold.connector import plan_connector, write_connector
 from moorage.settings import DatabaseSettings
-from moorage.skill_command import add_skill_commands
 
-if TYPE_CHECKING:
-    import typer
-
-__all__ = ["make_app", "main"]
+__all__ = ["add_connector_commands"]
 
 
-def main() -> None:
-    """Run the command line; exits with 1 if something is wrong, with 2 if it cannot run."""
-    try:
-        app = make_app()
-    except ImportError as error:
-        print(  # noqa: T201 (there is nothing better to print with)
-            f"the moorage command needs an optional package: {error}\n"
-            "  Next step: pip install 'moorage[cli]'",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    app()
-
-
-def make_app() -> typer.Typer:
-    """
-    Return the application, for tests and for shells that complete commands.
-
-    Raises:
-        ImportError: typer is not installed.
-    """
-    import typer
-
-    app = typer.Typer(
-        add_completion=False, no_args_is_help=True, help="Look at moorage and what it uses."
-    )
-
-    @app.callback()
-    def moorage() -> None:
-        """Look at moorage and what it uses."""
-
-    add_init_command(app)
-    add_doctor_command(app)
-    add_skill_commands(app)
-    add_db_commands(app)
+def add_connector_commands(app: typer.Typer) -> None:
+    """Add ``connectors`` and ``connector new`` to the application."""
 
     @app.command()
     def connectors(
@@ -122,8 +80,6 @@ def make_app() -> typer.Typer:
             "  pip install -e '.[test]'\n"
             f"  {plan.name.upper()}_TEST_NAME=an_empty_database pytest"
         )
-
-    return app
 
 
 @dataclass(frozen=True)
