@@ -121,6 +121,27 @@ def test_another_answer_changes_the_files(project: Path) -> None:
     assert "postgres" in ours
 
 
+def test_a_revision_is_not_written_anew(project: Path) -> None:
+    """Another answer brings models, but leaves the revision alone, which may have been applied."""
+    path = project / "alembic/versions/0001_first_tables.py"
+    before = path.read_text()
+    code, output = init(project, "--yes", "--auth")
+    assert code == 0
+    assert f"{path.relative_to(project)} is left as it is: for tables that are new" in output
+    assert path.read_text() == before
+    assert (project / "app/db/users.py").is_file()
+    assert "Nothing to change." in init(project, "--yes")[1]
+
+
+def test_a_first_revision_comes_first(tmp_path: Path) -> None:
+    """Where there are revisions already, none is put beside them."""
+    write(tmp_path, backend="sqlite", tool="uv", example=False)
+    (tmp_path / "alembic/versions/1f_mine.py").write_text("revision = '1f'\n")
+    plan = write(tmp_path, example=True)
+    assert "moorage db revision" in plan.kept["alembic/versions"]
+    assert not list(tmp_path.rglob("0001*"))
+
+
 def test_a_failure_half_way_leaves_everything_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,9 @@ from moorage.settings import DatabaseSettings
 __all__ = ["ProjectPlan", "plan_project"]
 
 _SECTION = "README.md#moorage"
+_FIRST = "0001_first_tables.py"
+# What a database has run already is not written anew.
+_NEXT_REVISION = 'for tables that are new, moorage db revision -m "what it does"'
 _BEGIN, _END = "<!-- moorage -->", "<!-- /moorage -->"
 _RUNNERS = {"uv": "uv run ", "poetry": "poetry run ", "pdm": "pdm run ", "hatch": "hatch run "}
 _INSTALLERS = {
@@ -152,8 +155,12 @@ class _Planner:
         self.files["alembic.ini"] = ini
         self.files[f"{folder}/script.py.mako"] = (templates / "script.py.mako").read_text("utf-8")
         self._render("migrations", folder)
-        if self.has_tables:
+        revision = f"{folder}/versions/{_FIRST}"
+        others = list((self.found.root / folder / "versions").glob("*.py"))
+        if self.has_tables and (revision in self.manifest.files or not others):
             self._render("first-revision", f"{folder}/versions")
+        elif self.has_tables:
+            self.kept[f"{folder}/versions"] = _NEXT_REVISION
         else:
             self.files[f"{folder}/versions/README"] = "Revisions are written here.\n"
 
@@ -235,6 +242,9 @@ class _Planner:
                 digests[path] = written
             elif before is not None and written is None:
                 in_the_way.append(path)
+            elif before is not None and path.endswith(_FIRST):
+                self.kept[path] = _NEXT_REVISION
+                digests[path] = str(written)
             elif before is not None and digest(before) != written:
                 self.kept[path] = "you changed it"
                 digests[path] = str(written)
