@@ -71,6 +71,13 @@ def test_the_end_says_what_is_next(tmp_path: Path) -> None:
     assert "image: postgres" in (tmp_path / "compose.yaml").read_text()
 
 
+def test_the_picture_shows_what_is_written(tmp_path: Path) -> None:
+    """The recording in the documentation has the files of today."""
+    picture = (Path(__file__).parents[2] / "docs/init.svg").read_text(encoding="utf-8")
+    for change in make_plan(tmp_path, backend="sqlite", tool="pip").changes:
+        assert change.path.rpartition("/")[2] in picture, "run scripts/record_init.py"
+
+
 def test_the_second_run_changes_nothing(project: Path) -> None:
     """A second run finds nothing to do, also with the answers of the first one left out."""
     before = content(project)

@@ -89,7 +89,6 @@ def try_out(folder: Path, options: dict[str, Any], database: dict[str, Any]) -> 
     if has_tables:
         # By our command and by Alembic's own, up and down.
         run(folder, *MOORAGE, "db", "upgrade", database=database)
-        run(folder, *MOORAGE, "db", "check", database=database)
     app = f"{plan.answers.package}.main:app".removeprefix(".")
     if options["fastapi"]:
         with served(folder, app, database, plan.source) as url:
