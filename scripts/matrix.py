@@ -7,9 +7,10 @@ Each argument is one part of a cell's name; a cell runs when its name has them a
     python scripts/matrix.py mysql 2.1        MySQL on SQLAlchemy 2.1, on every Python
     python scripts/matrix.py --long           full counts, only the tests marked `scaled`
 
-Every cell runs the tests of its connector and those that each backend has to pass. What takes long
-or depends little on Python and SQLAlchemy runs in the two corners of the matrix alone: the oldest
-Python with SQLAlchemy 2.0, and the newest one with 2.1.
+Every cell runs the tests of its connector, the suite for connectors among them, and the rules
+of transactions and sessions. What takes long or depends little on Python and SQLAlchemy runs in
+the two corners of the matrix alone: the oldest Python with SQLAlchemy 2.0, and the newest one
+with 2.1.
 
 The servers are started once for all cells. hatch's own loop stops at the first red cell and calls
 a run in which everything was skipped a success; this one does neither.
@@ -42,6 +43,19 @@ LOGS = ROOT / ".tools" / "logs"
 # and for the editable builds of the same members.
 PREPARING = threading.Lock()
 NO_TESTS_SELECTED = 5
+# Of tests/matrix, what every cell runs; the corners run all of it.
+IN_EVERY_CELL = (
+    "test_cell",
+    "test_unit_of_work",
+    "test_unit_rules",
+    "test_hooks",
+    "test_database",
+    "test_read_sessions",
+    "test_bulk_and_streams",
+    "test_reset",
+    "test_round_trips",
+    "test_identity",
+)
 
 
 @dataclass(frozen=True)
@@ -83,10 +97,10 @@ class Cell:
         packages = [f"connector-{backend}", *(["core"] if backend == "sqlite" else [])]
         if self.is_corner or backend == "sqlite":
             packages.append("fastapi-integration")
-        folders = [*(f"packages/{package}/tests" for package in packages), "tests/matrix"]
+        folders = [f"packages/{package}/tests" for package in packages]
         if not self.is_corner:
-            return folders
-        folders.append("tests/chaos")
+            return [*folders, *(f"tests/matrix/{name}.py" for name in IN_EVERY_CELL)]
+        folders += ["tests/matrix", "tests/chaos"]
         if backend == "sqlite":
             # The one dialect that is ours, tried by SQLAlchemy's own tests on both of its lines.
             folders.append("tests/dialect")

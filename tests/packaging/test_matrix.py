@@ -3,7 +3,7 @@
 import pytest
 
 from hatch_plugins import MISSING
-from scripts.matrix import Cell, Result, mark_corners, report
+from scripts.matrix import ROOT, Cell, Result, mark_corners, report
 
 
 def result(verdict: str, summary: str = "") -> Result:
@@ -59,3 +59,11 @@ def test_the_corners_are_those_of_this_machine() -> None:
     ]
     assert corners("3.11") == ["test.py3.11-2.0-sqlite", "test.py3.11-2.1-sqlite"]
     assert corners(f"3.14{MISSING}") == []
+
+
+@pytest.mark.parametrize("is_corner", [False, True])
+@pytest.mark.parametrize("backend", ["sqlite", "postgres", "mysql"])
+def test_every_path_of_a_cell_is_there(backend: str, is_corner: bool) -> None:
+    """No cell names a test that was moved: pytest would not run a single one of its tests."""
+    for name in (f"test.py3.11-2.1-{backend}", "all.py3.11-2.1"):
+        assert all((ROOT / path).exists() for path in Cell(name, "3.11", is_corner).paths)

@@ -38,7 +38,6 @@ pytestmark = pytest.mark.timeout(900)
 # One of each kind for the usual run; the long run has a cover of everything with everything.
 FEW = [
     {"fastapi": True, "unit_of_work": True, "example": True, "auth": True, "layout": "src"},
-    {"fastapi": True, "unit_of_work": False, "example": True, "auth": False, "layout": "flat"},
     {"fastapi": False, "unit_of_work": True, "example": False, "auth": True, "layout": "package"},
 ]
 CHOICES = {"backend": ("sqlite", "postgres", "mysql"), **FLAGS, **LAYOUTS, **TOOLS}
@@ -137,13 +136,6 @@ async def rows(settings: dict[str, Any], statement: str) -> list[Any]:
     database = Database(DatabaseSettings(**settings, _env_file=None))
     async with database, database.engine.connect() as connection:
         return list(await connection.execute(text(statement)))
-
-
-def test_a_new_project_works_on_mariadb(servers: Servers, tmp_path: Path) -> None:
-    """So does one on MariaDB, with each of its tests on a new database."""
-    with new_database("mysql", servers, tmp_path) as database:
-        options = {"backend": "mysql", "tool": "pip", **FEW[0]}
-        try_out(tmp_path / "shop", options, database)
 
 
 def test_the_cover_is_one() -> None:
