@@ -48,6 +48,7 @@ from moorage import (
     ReadOnlyError,
     SessionSharedError,
     UniqueViolationError,
+    UnitOfWork,
     bulk_insert,
     uncommitted_changes,
 )
@@ -471,10 +472,10 @@ async def test_a_cancelled_bulk_insert_leaves_nothing(make_database: DatabaseFac
     """A bulk insert that is cancelled between or in its chunks is undone, connection and all."""
     database = make_database(pool_size=1, max_overflow=0)
     for steps in (0, 1, 3, 10, 30):
-        begun = asyncio.Event()
+        begun, unit = asyncio.Event(), database.unit_of_work()
 
-        async def work(begun: asyncio.Event = begun) -> None:
-            async with database.unit_of_work() as session:
+        async def work(begun: asyncio.Event = begun, unit: UnitOfWork = unit) -> None:
+            async with unit as session:
                 rows = ships(4000)
                 await bulk_insert(
                     session, Ship, rows, chunk_rows=1000, progress=lambda _: begun.set()
@@ -485,8 +486,8 @@ async def test_a_cancelled_bulk_insert_leaves_nothing(make_database: DatabaseFac
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
-        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
-        if outcome is None:  # it was done before
+        await asyncio.wait({task})
+        if unit.outcome == "committed":  # it was done before, or its COMMIT was under way
             async with database.unit_of_work() as session:
                 await session.execute(delete(Ship))
         assert database.pool_statistics().in_use == 0
