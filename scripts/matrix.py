@@ -12,6 +12,9 @@ of transactions and sessions. What takes long or depends little on Python and SQ
 the two corners of the matrix alone: the oldest Python with SQLAlchemy 2.0, and the newest one
 with 2.1.
 
+Tests that fail are run once more, by themselves. If they pass then, the cell is "unsteady": it is
+not red, and its log is printed like that of a red one, since either the test or the code is wrong.
+
 The servers are started once for all cells. hatch's own loop stops at the first red cell and calls
 a run in which everything was skipped a success; this one does neither.
 """
@@ -42,7 +45,7 @@ LOGS = ROOT / ".tools" / "logs"
 # hatch environments are prepared one at a time: two installs at once would fight for two cores
 # and for the editable builds of the same members.
 PREPARING = threading.Lock()
-NO_TESTS_SELECTED = 5
+TESTS_FAILED, NO_TESTS_SELECTED = 1, 5
 # Of tests/matrix, what every cell runs; the corners run all of it.
 IN_EVERY_CELL = (
     "test_cell",
@@ -198,13 +201,23 @@ def run(cell: Cell, environment: dict[str, str], is_long: bool) -> Result:
                 stderr=subprocess.STDOUT,
             )
 
+        def test(*selection: str) -> int:
+            cache = f"cache_dir={LOGS / cell.name}"
+            arguments = ["pytest", "-o", cache, *options, *selection, *cell.paths]
+            return call("run", "-e", cell.name, "--", *arguments)
+
         with PREPARING:
             status = call("run", "-e", cell.name, "--", "python", "--version")
         if status == 0:
-            status = call("run", "-e", cell.name, "--", "pytest", *options, *cell.paths)
-    summary = last_line(log_path(cell))
-    nothing_to_do = is_long and status == NO_TESTS_SELECTED
-    verdict = "ok" if status == 0 else "no tests" if nothing_to_do else "FAILED"
+            status = test("--cache-clear")
+        summary = last_line(log_path(cell))
+        is_unsteady = status == TESTS_FAILED and test("--last-failed") == 0
+    if status == NO_TESTS_SELECTED and is_long:
+        verdict = "no tests"
+    elif is_unsteady:
+        verdict = "unsteady"
+    else:
+        verdict = "ok" if status == 0 else "FAILED"
     return Result(cell, verdict, summary, time.monotonic() - began)
 
 
@@ -236,13 +249,14 @@ def report(results: Sequence[Result]) -> int:
         print(f"  {result}")
     verdicts = [result.verdict for result in results]
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
-    if not {"ok", "FAILED"} & set(verdicts):
+    if not {"ok", "unsteady", "FAILED"} & set(verdicts):
         print(f"matrix: {counts}: nothing was tested, which is a failure")
         return 1
     print(f"matrix: {counts}")
     # The sum of all cells, alone on a line, in the words of pytest.
-    totals = {word: sum(result.count(word) for result in results) for word in ("passed", "failed")}
-    print(", ".join(f"{number} {word}" for word, number in totals.items()))
+    passed = sum(result.count("passed") for result in results)
+    failed = sum(result.count("failed") for result in results if result.verdict == "FAILED")
+    print(f"{passed} passed, {failed} failed")
     return 1 if "FAILED" in verdicts else 0
 
 
@@ -277,7 +291,7 @@ def main(arguments: Sequence[str]) -> int:
             result = future.result()
             finished[result.cell.name] = result
             print(result, flush=True)
-            if result.verdict == "FAILED":
+            if result.verdict in {"FAILED", "unsteady"}:
                 print(log_path(result.cell).read_text(errors="replace"), flush=True)
     return report([finished[cell.name] for cell in cells])
 

@@ -16,6 +16,8 @@ def result(verdict: str, summary: str = "") -> Result:
     [
         (["ok"], 0),
         (["ok", "skipped"], 0),
+        (["ok", "unsteady"], 0),
+        (["unsteady", "FAILED"], 1),
         (["ok", "FAILED", "ok"], 1),
         (["skipped", "skipped"], 1),
         (["no tests"], 1),
