@@ -9,7 +9,7 @@ whatever the speed of the machine.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Self
+from typing import Self, cast
 
 
 class CountingProxy:
@@ -68,8 +68,7 @@ class _End(asyncio.Protocol):
     transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def close(self) -> None:
         if self.transport is not None:

@@ -484,16 +484,19 @@ class _Place:
 
     def _trim(self) -> None:
         """Close what is too much and was idle for long, and come back when more will be."""
-        if self._timer is not None and self._timer.when() > self.loop.time():
-            return
-        self._timer = None
-        while self.idle and self._open > self._size:
+        # With the timer of an earlier call it will come back anyway. Loops differ in what a timer
+        # tells of itself, and in whether it may be early.
+        while self._timer is None and self.idle and self._open > self._size:
             rest = self.idle[0][0] + self._surplus_seconds - time.monotonic()
             if rest > 0:
-                self._timer = self.loop.call_later(rest, self._trim)
+                self._timer = self.loop.call_later(rest, self._come_back)
                 return
             self._open -= 1
             self._close_soon(self.idle.popleft()[1])
+
+    def _come_back(self) -> None:
+        self._timer = None
+        self._trim()
 
     def watch_over(self, record: ConnectionPoolEntry) -> None:
         """Remember whose a new connection is, and how old it may get."""
