@@ -138,6 +138,7 @@ async def behind_proxy(place: Place, rounds: int) -> dict[str, Any]:
         proxy = await stack.enter_async_context(CountingProxy(place.host, place.port))
         there = replace(place, host="127.0.0.1", port=proxy.port)
         peers = await opened(stack, there)
+        await fill(place)
         result["round trips"] = await round_trips(peers, proxy)
         proxy.delay_seconds = DELAY_SECONDS
         for work in ("read", "write", "change"):
