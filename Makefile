@@ -33,7 +33,7 @@ help:
 	@echo "bench-quick  the same with few rounds, printed only; figures of speed are never tested"
 	@echo "test         lint, types, the whole matrix at small counts, packaging and docs"
 	@echo "test-sqlite  the SQLite cell of the running Python: seconds, no server"
-	@echo "test-long    the scaled tests at full counts, in the corners of the matrix"
+	@echo "test-long    the scaled tests at full counts, in the newest corner of the matrix"
 	@echo "fmt lint types build clean"
 
 tools: $(TOOLS)/ready
