@@ -171,7 +171,7 @@ async def test_waiting_in_vain_leaves_nothing(make_database: DatabaseFactory, sc
         first, *later = [await wait_in_vain() for _ in range(3)]
         tracemalloc.stop()
     # A future, a task and an exception take more than 3 kB.
-    assert max(later) - first < 1000 * tasks
+    assert max(later) - first < 300 * tasks
     for connection in held:
         await connection.close()
     assert database.pool_statistics().timeouts == 4 * tasks
