@@ -122,10 +122,9 @@ class RequestWork:
                     retire_session(self._session, *_AFTER_THE_REQUEST)
 
     async def _lost(self, session: AsyncSession) -> str:
-        # A session that the database lets only read needs no question.
-        return uncommitted_changes(session) or (
-            "" if self._only_reads else await find_uncommitted_changes(session)
-        )
+        if self._only_reads:  # the database let nothing be written, and needs no question
+            return uncommitted_changes(session)
+        return await find_uncommitted_changes(session)
 
     def _complain(self, lost: str) -> None:
         if not lost:
