@@ -88,8 +88,14 @@ class MariaDBServer(Server):
         sessions = self.execute(
             f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
         )
-        kills = "".join(f"KILL {number}; " for number in sessions.split())
-        self.execute(f"{kills}DROP DATABASE IF EXISTS `{name}`")
+        for number in sessions.split():
+            try:
+                self.execute(f"KILL {number}")
+            except ProgramError as error:
+                # The session may end by itself between the list and the KILL.
+                if "ERROR 1094" not in str(error):
+                    raise
+        self.execute(f"DROP DATABASE IF EXISTS `{name}`")
 
 
 class OwnMariaDB(OwnServer, MariaDBServer):
