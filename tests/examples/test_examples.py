@@ -186,6 +186,7 @@ async def test_no_more_loans_than_copies(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"/books/{book}")).json()["available"] == 0
 
 
+@pytest.mark.scaled(small=["sqlite", "postgres"])
 async def test_two_workers_keep_the_same_promises(
     variables: dict[str, str], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ PROJECT = Path(__file__).parent / "project"
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.scaled(small=["sqlite-alone", "postgres-xdist", "mysql-alone"])
 @pytest.mark.parametrize(
     "options",
     [(), ("-n", "2", "-k", "gone_after or committed or Migrations")],

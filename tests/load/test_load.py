@@ -96,7 +96,7 @@ def serve(
     return run
 
 
-@pytest.mark.scaled
+@pytest.mark.scaled(small=["sqlite-1", "postgres-2", "mysql-1"])
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_nothing_is_left_behind(workers: int, serve: Serve, scale: Scale) -> None:
     """Whatever clients and handlers do, nothing stays behind and no success is a lie."""

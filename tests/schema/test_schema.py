@@ -17,7 +17,7 @@ from scripts.demo_server import create_tables, running_service
 from tests.fix_scale import Scale
 
 
-@pytest.mark.scaled
+@pytest.mark.scaled(small=["postgres"])
 def test_no_request_is_a_500(
     fresh_database: Mapping[str, str | int], tmp_path: Path, scale: Scale
 ) -> None:
