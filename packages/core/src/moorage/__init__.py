@@ -104,7 +104,7 @@ from moorage.registry import (
     register_connector,
     unregister_connector,
 )
-from moorage.retry import as_unit, run_unit
+from moorage.retry import Attempts, as_unit, run_unit
 from moorage.session import (
     InnerCommits,
     find_uncommitted_changes,
@@ -139,6 +139,7 @@ __all__ = [
     "Admin",
     "AsyncSessionFactory",
     "AsyncSessionMaker",
+    "Attempts",
     "AuthenticationError",
     "BindsIdentities",
     "BulkInsertError",

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from moorage.errors import DatabaseError, MissingExtraError, SettingsError
 from moorage.unit_of_work import AsyncSessionFactory, UnitOfWork, UnitOptions
 
-__all__ = ["as_unit", "run_unit"]
+__all__ = ["Attempts", "as_unit", "run_unit"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -27,6 +27,71 @@ _T = TypeVar("_T")
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 _JITTER = 0.1
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether an error says that the same work, done again from its beginning, may do."""
+    return isinstance(error, DatabaseError) and error.is_transient
+
+
+class Attempts:
+    """
+    How often, and for how long, work is begun anew after a passing failure.
+
+    For work that is more than one unit of work; :func:`run_unit` and :func:`as_unit` use it for
+    one. Whoever uses it answers for the work being safe to do again: a unit whose COMMIT has an
+    unknown outcome raises an error that is not transient, and so is not run again.
+    """
+
+    def __init__(self, attempts: int, deadline_seconds: float) -> None:
+        """
+        Check the bounds; nothing is run yet.
+
+        Args:
+            attempts: Most runs, the first one included.
+            deadline_seconds: No attempt begins later than this after the first one.
+
+        Raises:
+            MissingExtraError: stamina is not installed.
+            SettingsError: ``attempts`` or ``deadline_seconds`` is no positive number.
+        """
+        try:
+            import stamina
+        except ImportError as error:
+            raise MissingExtraError(
+                "running work again needs stamina, which is not installed",
+                hint="pip install 'moorage[retry]'",
+            ) from error
+        if attempts < 1 or not deadline_seconds > 0:
+            raise SettingsError(
+                f"attempts is {attempts!r} and deadline_seconds {deadline_seconds!r}",
+                hint="write positive numbers; attempts=1 runs the work once",
+            )
+        self._caller = stamina.AsyncRetryingCaller(
+            attempts=attempts,
+            timeout=deadline_seconds,
+            wait_initial=_FIRST_PAUSE,
+            wait_max=_LONGEST_PAUSE,
+            wait_jitter=_JITTER,
+        )
+
+    async def run(
+        self,
+        work: Callable[..., Awaitable[_T]],
+        *arguments: Any,
+        when: Callable[[Exception], bool] = is_passing,
+    ) -> _T:
+        """
+        Await ``work(*arguments)``, and again after a failure of which ``when`` is true.
+
+        Returns:
+            What ``work`` returned in the attempt that succeeded.
+
+        Raises:
+            Exception: The failure of the last attempt.
+        """
+        result: _T = await self._caller(when, work, *arguments)
+        return result
 
 
 async def run_unit(
@@ -62,18 +127,7 @@ async def run_unit(
             does not have what an option asks for.
         Exception: The failure of the last attempt.
     """
-    try:
-        import stamina
-    except ImportError as error:
-        raise MissingExtraError(
-            "running a unit of work again needs stamina, which is not installed",
-            hint="pip install 'moorage[retry]'",
-        ) from error
-    if attempts < 1 or not deadline_seconds > 0:
-        raise SettingsError(
-            f"attempts is {attempts!r} and deadline_seconds {deadline_seconds!r}",
-            hint="write positive numbers; attempts=1 runs the unit once",
-        )
+    repeated = Attempts(attempts, deadline_seconds)
     unit = UnitOfWork(sessionmaker, **options)
 
     @wraps(work)
@@ -83,21 +137,9 @@ async def run_unit(
         async with unit as session:
             return await work(session)
 
-    def is_cured_by_repeating(error: Exception) -> bool:
-        return (
-            isinstance(error, DatabaseError)
-            and error.is_transient
-            and unit.outcome == "rolled_back"
-        )
-
-    caller = stamina.AsyncRetryingCaller(
-        attempts=attempts,
-        timeout=deadline_seconds,
-        wait_initial=_FIRST_PAUSE,
-        wait_max=_LONGEST_PAUSE,
-        wait_jitter=_JITTER,
+    return await repeated.run(
+        attempt, when=lambda error: is_passing(error) and unit.outcome == "rolled_back"
     )
-    return await caller(is_cured_by_repeating, attempt)
 
 
 def as_unit(

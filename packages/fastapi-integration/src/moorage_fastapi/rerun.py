@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from moorage import DatabaseError, MissingExtraError, SettingsError
+from moorage import Attempts
 
 __all__ = ["IDEMPOTENT_METHODS", "rerun_route"]
 
@@ -21,11 +21,6 @@ IDEMPOTENT_METHODS: frozenset[str] = frozenset({"GET", "HEAD", "OPTIONS", "PUT",
 # What FastAPI ends behind a request: dependencies of the function's scope, and of the request's.
 _FUNCTION_STACK = "fastapi_function_astack"
 _REQUEST_STACK = "fastapi_inner_astack"
-
-# In seconds. A collision is over when the other transaction is, so the first pause is short.
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 1.0
-_JITTER = 0.1
 
 
 def rerun_route(
@@ -53,26 +48,8 @@ def rerun_route(
         MissingExtraError: stamina is not installed.
         SettingsError: ``attempts`` or ``deadline_seconds`` is no positive number.
     """
-    try:
-        import stamina
-    except ImportError as error:
-        raise MissingExtraError(
-            "running a request again needs stamina, which is not installed",
-            hint="pip install 'moorage[retry]'",
-        ) from error
-    if attempts < 1 or not deadline_seconds > 0:
-        raise SettingsError(
-            f"attempts is {attempts!r} and deadline_seconds {deadline_seconds!r}",
-            hint="write positive numbers; attempts=1 runs a request once",
-        )
+    repeated = Attempts(attempts, deadline_seconds)
     repeatable = frozenset(method.upper() for method in methods)
-    caller = stamina.AsyncRetryingCaller(
-        attempts=attempts,
-        timeout=deadline_seconds,
-        wait_initial=_FIRST_PAUSE,
-        wait_max=_LONGEST_PAUSE,
-        wait_jitter=_JITTER,
-    )
 
     class RerunRoute(APIRoute):
         """A route whose requests are run again after a passing failure."""
@@ -87,16 +64,11 @@ def rerun_route(
             async def handle(request: Request) -> Response:
                 if request.method not in repeatable:
                     return await once(request)
-                response: Response = await caller(_is_cured_by_repeating, attempt, request)
-                return response
+                return await repeated.run(attempt, request)
 
             return handle
 
     return RerunRoute
-
-
-def _is_cured_by_repeating(error: Exception) -> bool:
-    return isinstance(error, DatabaseError) and error.is_transient
 
 
 async def _run_apart(
