@@ -20,6 +20,13 @@ from moorage.testing.check import checks_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "examples/fastapi-app/README.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 DRIVE = """
 import asyncio, httpx
@@ -98,31 +105,11 @@ def test_the_shortest_application_answers(tmp_path: Path) -> None:
 
 
 def test_the_tables_of_settings_are_current() -> None:
-    """The README lists every setting and option as the code defines it."""
-    run(ROOT, "scripts/readme_tables.py", "--check")
+    """The page of settings lists every one as the code defines it, options too."""
+    run(ROOT, "scripts/settings_tables.py", "--check")
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/bulk.md",
-        "docs/connections.md",
-        "docs/errors.md",
-        "docs/postgres.md",
-        "docs/read-sessions.md",
-        "docs/doctor.md",
-        "docs/fastapi.md",
-        "docs/init.md",
-        "docs/migrations.md",
-        "docs/models.md",
-        "docs/testing.md",
-        "docs/units-of-work.md",
-        "docs/writing-a-connector.md",
-        "examples/fastapi-app/README.md",
-    ],
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     """Every link inside of the repository leads to a file that is there."""
     folder = (ROOT / page).parent

@@ -1,7 +1,7 @@
 """
-Write the tables of settings and options into README.md, from the code that reads them.
+Write the tables of docs/settings.md, from the code that reads the settings.
 
-``python scripts/readme_tables.py`` writes them, ``--check`` only says whether they are current.
+``python scripts/settings_tables.py`` writes them, ``--check`` only says whether they are current.
 """
 
 import sys
@@ -16,7 +16,7 @@ from moorage_mysql import MySQLOptions
 from moorage_postgres import PostgresOptions
 from moorage_sqlite import SQLiteOptions
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 OPTIONS: Mapping[str, type[BaseModel]] = {
     "SQLITE": SQLiteOptions,
     "POSTGRES": PostgresOptions,
@@ -54,24 +54,24 @@ def tables() -> dict[str, str]:
 def with_tables(text: str) -> str:
     """Return the text with what stands between the markers written anew."""
     for name, table in tables().items():
-        begin, end = f"<!-- {name}: made by scripts/readme_tables.py -->", f"<!-- /{name} -->"
+        begin, end = f"<!-- {name}: made by scripts/settings_tables.py -->", f"<!-- /{name} -->"
         before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
         if not found:
-            raise SystemExit(f"{README.name}: the markers of the table {name!r} are gone")
+            raise SystemExit(f"{PAGE.name}: the markers of the table {name!r} are gone")
         text = f"{before}{begin}\n{table}\n{end}{after}"
     return text
 
 
 def main() -> int:
     """Write the tables, or check them."""
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     current = with_tables(text)
     if "--check" in sys.argv[1:]:
         if text != current:
-            print("README.md: run python scripts/readme_tables.py")
+            print("docs/settings.md: run python scripts/settings_tables.py")
         return int(text != current)
-    README.write_text(current, encoding="utf-8")
+    PAGE.write_text(current, encoding="utf-8")
     return 0
 
 
