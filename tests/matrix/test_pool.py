@@ -284,7 +284,7 @@ async def test_an_old_connection_is_replaced(
 ) -> None:
     """A connection that has reached its age is replaced when it is used next, again and again."""
     # SQLAlchemy's own limit, which is the longest age, is far away.
-    monkeypatch.setattr("moorage.pool._SHORTEST_LIFE", 1e-6)
+    monkeypatch.setattr("moorage.pool.place._SHORTEST_LIFE", 1e-6)
     monkeypatch.setattr("random.uniform", lambda low, high: low)
     database = make_database(pool_size=1, max_overflow=0, pool_recycle_seconds=100_000)
     await database.ping()

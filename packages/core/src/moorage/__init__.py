@@ -37,7 +37,6 @@ from moorage.default import (
     get_sessionmaker,
     use_database,
 )
-from moorage.descriptor import note_descriptor, release_descriptor
 from moorage.diagnosis import Diagnosis
 from moorage.errors import (
     AuthenticationError,
@@ -93,10 +92,9 @@ from moorage.errors import (
     UnitOfWorkError,
     blend,
 )
-from moorage.holders import work_name
 from moorage.hooks import Hook
 from moorage.identity import ADMIN, Admin, Identity
-from moorage.keepalive import enable_keepalive
+from moorage.pool import enable_keepalive, note_descriptor, release_descriptor, work_name
 from moorage.registry import (
     InstalledConnector,
     get_connector,

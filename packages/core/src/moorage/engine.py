@@ -25,7 +25,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolResetState
 
 from moorage.answers import LIMITS, limit_answers
-from moorage.connecting import ConnectGate
 from moorage.connector import DBConnector, TransactionLimits
 from moorage.errors import (
     CommitOutcomeUnknownError,
@@ -39,8 +38,7 @@ from moorage.errors import (
     StatementTimeoutError,
     blend,
 )
-from moorage.liveness import attach_liveness
-from moorage.pool import LoopPool
+from moorage.pool import ConnectGate, LoopPool, attach_liveness
 
 __all__ = [
     "BOUND",
@@ -98,7 +96,13 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
         _attach_idle_clock(sync_engine)
     if isinstance(sync_engine.pool, LoopPool):
         sync_engine.pool.translate = functools.partial(_translate_checkout, connector, sync_engine)
-    attach_liveness(sync_engine, connector)
+    kind = type(connector)
+    attach_liveness(
+        sync_engine,
+        connector.settings,
+        is_closed=None if kind.is_closed is DBConnector.is_closed else connector.is_closed,
+        ping=None if kind.ping is DBConnector.ping else connector.ping,
+    )
     limit_answers(sync_engine, connector)
     return engine
 
