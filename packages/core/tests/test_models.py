@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from moorage import SettingsError, models
+from moorage.models import keys
 
 
 def test_uuids_are_in_order_and_of_version_7() -> None:
@@ -37,16 +38,16 @@ def test_uuids_are_in_order_and_of_version_7() -> None:
 
 def test_uuids_stay_in_order_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that is set back makes no key that sorts before an older one."""
-    first = models._uuid7()
-    monkeypatch.setattr(models.time, "time_ns", lambda: 1_000_000_000)
-    assert first < models._uuid7() < models._uuid7()
+    first = keys._uuid7()
+    monkeypatch.setattr(keys.time, "time_ns", lambda: 1_000_000_000)
+    assert first < keys._uuid7() < keys._uuid7()
 
 
 def test_a_full_counter_borrows_from_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the counter of a millisecond is used up, the next millisecond begins early."""
-    monkeypatch.setattr(models.time, "time_ns", lambda: 7_000_000)
-    monkeypatch.setattr(models, "_uuid7_last", (7, 2**42 - 1))
-    made = models._uuid7()
+    monkeypatch.setattr(keys.time, "time_ns", lambda: 7_000_000)
+    monkeypatch.setattr(keys, "_uuid7_last", (7, 2**42 - 1))
+    made = keys._uuid7()
     assert (made.int >> 80, made.version, made.variant) == (8, 7, uuid.RFC_4122)
 
 
@@ -54,7 +55,7 @@ def test_threads_make_different_uuids() -> None:
     """Threads that make keys at once make no key twice."""
     made: list[uuid.UUID] = []
     threads = [
-        threading.Thread(target=lambda: made.extend([models._uuid7() for _ in range(1_000)]))
+        threading.Thread(target=lambda: made.extend([keys._uuid7() for _ in range(1_000)]))
         for _ in range(8)
     ]
     for thread in threads:
@@ -66,12 +67,12 @@ def test_threads_make_different_uuids() -> None:
 
 def test_a_forked_child_makes_other_uuids() -> None:
     """A child that was forked in the middle of a millisecond makes keys of its own."""
-    models._uuid7()
+    keys._uuid7()
     end, begin = os.pipe()
     if (child := os.fork()) == 0:
-        os.write(begin, models._uuid7().bytes)
+        os.write(begin, keys._uuid7().bytes)
         os._exit(0)
-    mine = models._uuid7()
+    mine = keys._uuid7()
     os.waitpid(child, 0)
     theirs = uuid.UUID(bytes=os.read(end, 16))
     os.close(end)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import DefaultClause
 
+from moorage import models
+
 __all__ = ["describe", "render_item"]
 
 RenderItem = Callable[[str, Any, AutogenContext], str | Literal[False]]
@@ -18,10 +20,10 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
     """Write types and defaults of :mod:`moorage.models` by their names, for every backend."""
     if kind == "server_default" and isinstance(item, DefaultClause):
         item = item.arg
-    if type(item).__module__ != _MODELS or kind not in {"type", "server_default"}:
+    name = type(item).__name__
+    if getattr(models, name, None) is not type(item) or kind not in {"type", "server_default"}:
         return False
     context.imports.add(f"import {_MODELS}")
-    name = type(item).__name__
     arguments = f"{item.precision}, {item.scale}" if name == "ExactDecimal" else ""
     return f"{_MODELS}.{name}({arguments})"
 
