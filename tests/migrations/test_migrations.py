@@ -422,3 +422,17 @@ def test_what_is_written_into_a_project(tmp_path: Path) -> None:
         migrations.init(tmp_path)
     with pytest.raises(MigrationError, match="does not name a base"):
         migrations.init(tmp_path / "other", metadata="boats")
+
+
+def test_alembic_prints_our_errors_as_its_own(tmp_path: Path) -> None:
+    """Alembic's own command ends with one message and its next step, and without a traceback."""
+    project = Project(tmp_path / "project", {"type": "no_such_backend"})
+    (project.folder / "migrations/env.py").write_text(
+        "import sqlalchemy\nfrom moorage.migrations import run\nrun(sqlalchemy.MetaData())\n"
+    )
+    done = project.run("alembic", "upgrade", "head", check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "FAILED: there is no connector 'no_such_backend'" in said
+    assert "Next step: " in said
+    assert "Traceback" not in said

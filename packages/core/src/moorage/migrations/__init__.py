@@ -24,32 +24,34 @@ if find_spec("alembic") is None:
         hint="pip install 'moorage[migrations]'",
     )
 
-from moorage.migrations.commands import (
+from moorage.migrations.calling import configuration, declared
+from moorage.migrations.changes import ChangeOptions, downgrade, stamp, upgrade
+from moorage.migrations.environment import run
+from moorage.migrations.questions import (
     Check,
     Revision,
     Status,
     check,
     current,
-    downgrade,
     heads,
     history,
-    init,
-    revision,
-    sql,
-    stamp,
-    upgrade,
     wait_for_head,
 )
-from moorage.migrations.environment import run
+from moorage.migrations.request import Declared
 from moorage.migrations.unreached import UnreachedModel
+from moorage.migrations.writing import init, revision, sql
 
 __all__ = [
+    "ChangeOptions",
     "Check",
+    "Declared",
     "Revision",
     "Status",
     "UnreachedModel",
     "check",
+    "configuration",
     "current",
+    "declared",
     "downgrade",
     "heads",
     "history",

@@ -12,67 +12,35 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, Final
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
 
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from moorage.abilities import SuspendsForeignKeys
 from moorage.connector import DBConnector, TransactionLimits
 from moorage.database import Database
-from moorage.errors import ForeignKeyViolationError, LockTimeoutError, MigrationError
+from moorage.errors import (
+    ForeignKeyViolationError,
+    LockTimeoutError,
+    MigrationError,
+    MoorageError,
+)
 from moorage.migrations.journal import JOURNAL_TABLE, Journal
 from moorage.migrations.lock import migration_lock
 from moorage.migrations.rendering import RenderItem, render_item
+from moorage.migrations.request import COMPARES, REQUEST, Declared, Request
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
 
-__all__ = ["COMPARES", "REQUEST", "Request", "run"]
+__all__ = ["run"]
 
 logger: logging.Logger = logging.getLogger("moorage.migrations")
 
-REQUEST: Final = "moorage_request"
-"""Key in ``Config.attributes`` under which a function of ours says what it wants."""
-
-COMPARES: Final = "moorage_compares"
-"""Key in the options of an Alembic command that compares the models with the database."""
-
 _LONGEST_PAUSE_SECONDS = 8.0
-
-
-@dataclass
-class Request:
-    """
-    What one call wants of ``env.py``, and what came of it.
-
-    Attributes:
-        database: The database to use instead of the one that the settings name.
-        wait_seconds: Longest wait for another process; ``None`` leaves what ``env.py`` says.
-        report: Called with a sentence on what happens.
-        applied: Revisions that were run, in order.
-        metadata: The catalogues of the models.
-    """
-
-    database: Database | None = None
-    wait_seconds: float | None = None
-    report: Callable[[str], None] = logger.info
-    applied: list[str] = field(default_factory=list)
-    metadata: Sequence[MetaData] = ()
-    _loop: asyncio.AbstractEventLoop | None = None
-    _task: asyncio.Task[Any] | None = None
-
-    def cancel(self) -> None:
-        """End the call from another thread; what its transaction did is rolled back."""
-        if self._loop is not None and self._task is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._task.cancel)
-
-    async def cancellable(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work so that :meth:`cancel` reaches it."""
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        await work
 
 
 def run(
@@ -90,7 +58,8 @@ def run(
 
     Args:
         metadata: The catalogue of the models, ``Base.metadata``; several are looked at together.
-        settings: Where the database is; read from the environment if left out.
+        settings: Where the database is. If left out they are read from the environment, under the
+            prefix ``settings_prefix`` of Alembic's settings, or ``DB_``.
         wait_seconds: Longest wait for another process that migrates.
         lock_timeout_seconds: Longest wait for a lock on a table. What waits for one stops all that
             comes after it, so that it is better to give up and try again.
@@ -102,30 +71,45 @@ def run(
         MigrationError: It cannot be done; the subclass says why.
         DatabaseError: The database failed.
     """
-    catalogues = (metadata,) if isinstance(metadata, MetaData) else tuple(metadata)
-    request: Request = context.config.attributes.get(REQUEST) or Request(
-        report=context.config.print_stdout  # Alembic's own command; its logger has no handler
-    )
-    request.metadata = catalogues
-    environment = _Environment(
-        request,
-        settings,
-        wait_seconds if request.wait_seconds is None else request.wait_seconds,
-        lock_timeout_seconds,
-        attempts,
-        {
-            "target_metadata": catalogues,
-            "include_name": _including(include_name),
-            "transaction_per_migration": True,
-            **options,
-            "render_item": _rendering(options.get("render_item")),
-        },
-    )
-    _refuse_empty(catalogues)
-    if context.is_offline_mode():
-        environment.write_sql()
-    else:
-        _run_anywhere(request.cancellable(environment.migrate()))
+    with _told_to_the_command_line():
+        catalogues = (metadata,) if isinstance(metadata, MetaData) else tuple(metadata)
+        request: Request = context.config.attributes.get(REQUEST) or Request(
+            report=context.config.print_stdout  # Alembic's own command; its logger has no handler
+        )
+        request.metadata = catalogues
+        if request.only_declares:
+            request.declared = Declared(catalogues, settings or _settings_by_prefix())
+            return
+        environment = _Environment(
+            request,
+            settings,
+            wait_seconds if request.wait_seconds is None else request.wait_seconds,
+            lock_timeout_seconds,
+            attempts,
+            {
+                "target_metadata": catalogues,
+                "include_name": _including(include_name),
+                "transaction_per_migration": True,
+                **options,
+                "render_item": _rendering(options.get("render_item")),
+            },
+        )
+        _refuse_empty(catalogues)
+        if context.is_offline_mode():
+            environment.write_sql()
+        else:
+            _run_anywhere(request.cancellable(environment.migrate()))
+
+
+@contextmanager
+def _told_to_the_command_line() -> Iterator[None]:
+    """Let Alembic's own command print an error of ours as it prints its own."""
+    try:
+        yield
+    except MoorageError as error:
+        if REQUEST in context.config.attributes or not hasattr(context.config.cmd_opts, "cmd"):
+            raise
+        raise CommandError(str(error)) from error
 
 
 class _Environment:
@@ -153,7 +137,7 @@ class _Environment:
         """Write the statements that would be executed; no connection is opened."""
         database = self._request.database
         if database is None:
-            connector = get_connector(self._settings or DatabaseSettings())
+            connector = get_connector(self._settings or _settings_by_prefix())
         else:
             connector = database.connector
         context.configure(
@@ -190,7 +174,7 @@ class _Environment:
 
     def _own_database(self, given: Database | None) -> Database:
         """Return a database like the application's, but with time for what migrations do."""
-        settings = given.settings if given is not None else self._settings or DatabaseSettings()
+        settings = given.settings if given is not None else self._settings or _settings_by_prefix()
         # The lock belongs to a session of the server, which a pooler may not give.
         patient = settings.direct().replaced(
             "the migrations",
@@ -300,6 +284,10 @@ class _Environment:
             return
         connector.limit_transaction(connection, self._limits)
         connection.rollback()
+
+
+def _settings_by_prefix() -> DatabaseSettings:
+    return DatabaseSettings.from_env(context.config.get_main_option("settings_prefix", "DB_"))
 
 
 def _command() -> dict[str, Any]:
