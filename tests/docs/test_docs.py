@@ -256,7 +256,78 @@ def test_the_page_on_migrations_runs(tmp_path: Path) -> None:
     for block in blocks[2:]:
         env.write_text(blocks[0].replace("run(Base.metadata)", block))
         assert moorage("db sql").count("CREATE TABLE") == 2
-    assert (len(blocks), len(commands)) == (5, 4)
+    env.write_text(blocks[0])
+    (sections,) = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "alembic.ini").write_text(
+        sections.replace("/analytics", "/migrations").replace(
+            "\n\n", "\nprepend_sys_path = %(here)s\npath_separator = os\n\n"
+        )
+        + "prepend_sys_path = %(here)s\npath_separator = os\n"
+    )
+    other = {"DB_NAME": "wrong.db", "ANALYTICS_DB_TYPE": "sqlite", "ANALYTICS_DB_NAME": "app.db"}
+    program = "from moorage.cli import main; main()"
+    assert run(tmp_path, "-c", program, *shlex.split(commands[4]), **other) == "nothing to do\n"
+    assert (len(blocks), len(commands)) == (4, 5)
+
+
+def test_the_page_on_seeds_runs(tmp_path: Path) -> None:
+    """The function and the file of the page are planted in a project, and by its code as well."""
+    page = (ROOT / "docs/seeds.md").read_text(encoding="utf-8")
+    function, code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (data,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "boats").mkdir()
+    (tmp_path / "boats/models.py").write_text(MODELS_OF_SEEDS)
+    (tmp_path / "seeds").mkdir()
+    (tmp_path / "seeds/boats.yaml").write_text(data)
+    optional = function.replace('"Fram"}', '"Gjøa", "price": 1, "launched_at": NOW}')
+    (tmp_path / "seeds/more.py").write_text(f"from boats.models import NOW\n{optional}")
+    file = {"DB_NAME": "app.db"}
+    run(tmp_path, "-c", "import boats.models as m; m.create()", **file)
+    command = ["-c", "from moorage.cli import main; main()", "db", "seed", "--env", "dev"]
+    command += ["--models", "boats.models:Base"]
+    for expected in ("3 inserted; nothing of it stays", "3 inserted"):
+        options = ["--dry-run"] if "nothing" in expected else []
+        said = run(tmp_path, *command, *options, **file)
+        assert said == f"2 of 2 seeds run; rows: {expected}\n"
+    again = f"{code}\nimport asyncio\nfrom moorage import dispose_engine\n"
+    again += (
+        "async def main():\n    await fill()\n    await dispose_engine()\nasyncio.run(main())\n"
+    )
+    run(tmp_path, "-c", again, **file)
+    said = run(tmp_path, *command, **file)
+    assert said == "2 of 2 seeds run; rows: 3 unchanged\n"
+
+
+MODELS_OF_SEEDS = """
+import asyncio
+import datetime as dt
+import decimal
+from moorage import dispose_engine, get_engine
+from moorage.models import Base, IntegerKey
+from sqlalchemy import ForeignKey, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+class Boat(IntegerKey, Base):
+    __tablename__ = "boats"
+    name: Mapped[str] = mapped_column(unique=True)
+    price: Mapped[decimal.Decimal]
+    launched_at: Mapped[dt.datetime]
+
+class Trip(IntegerKey, Base):
+    __tablename__ = "trips"
+    __table_args__ = (UniqueConstraint("boat_id", "number"),)
+    boat_id: Mapped[int] = mapped_column(ForeignKey("boats.id"))
+    number: Mapped[int]
+
+def create():
+    async def work():
+        async with get_engine().begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        await dispose_engine()
+    asyncio.run(work())
+"""
 
 
 DRIVE_FASTAPI = """

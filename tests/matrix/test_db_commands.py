@@ -83,6 +83,32 @@ def test_from_nothing_to_a_table_and_back(folder: Path) -> None:
     assert moorage("current")[0] == 0
 
 
+def test_several_databases(
+    folder: Path, fresh_database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each section of Alembic's settings is a database, with a prefix and a folder of its own."""
+    if fresh_database["type"] == "sqlite":
+        monkeypatch.setenv("ANALYTICS_DB_NAME", str(folder / "analytics.db"))
+        monkeypatch.setenv("ANALYTICS_DB_TYPE", "sqlite")
+    else:  # the same server; where the first database is said to be, nothing answers
+        for name, value in fresh_database.items():
+            monkeypatch.setenv(f"ANALYTICS_DB_{name.upper()}", str(value))
+        monkeypatch.setenv("DB_PORT", "1")
+    moorage("init", "--models", "boats_of_db_commands:Base")
+    ini = folder / "alembic.ini"
+    ini.write_text(
+        f"{ini.read_text()}\n[analytics]\nscript_location = %(here)s/migrations\n"
+        "path_separator = os\nprepend_sys_path = %(here)s\nsettings_prefix = ANALYTICS_DB_\n"
+    )
+    assert moorage("revision", "-m", "first tables", "--database", "analytics")[0] == 0
+    assert moorage("upgrade", "--database", "analytics")[1].endswith("1 revision applied")
+    assert moorage("check", "-d", "analytics") == (0, "models and database agree")
+    assert moorage("current")[0] == 1  # the other one is where it was, or out of reach
+    code, output = moorage("upgrade", "--database", "archive")
+    assert (code, "has no section [archive]" in output) == (1, True)
+    assert "it has alembic, analytics" in output
+
+
 def test_errors_are_told_with_the_next_step(folder: Path) -> None:
     """What goes wrong is one message with what to do, and no traceback."""
     code, output = moorage("upgrade")

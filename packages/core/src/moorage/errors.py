@@ -16,6 +16,7 @@ The one tree of errors of all moorage packages.
     │   ├── MigrationLockError         another process migrates, for too long
     │   ├── HalfAppliedMigrationError  a revision was interrupted where DDL cannot be undone
     │   └── PendingMigrationsError     the database is not where the code expects it
+    ├── SeedError                      (also ValueError) seeds that cannot be written
     ├── MissingExtraError              (also ImportError) an optional package is not installed
     ├── ScaffoldError                  files of a project cannot be written as asked for
     ├── LifecycleError                 (also RuntimeError) used at a time when it cannot work
@@ -109,6 +110,7 @@ __all__ = [
     "PoolExhaustedError",
     "ReadOnlyError",
     "ScaffoldError",
+    "SeedError",
     "SerializationError",
     "SessionSharedError",
     "SettingsError",
@@ -283,6 +285,12 @@ class PendingMigrationsError(MigrationError):
     """The database is not at the revisions that the code expects."""
 
     anchor = "pending-migrations"
+
+
+class SeedError(MoorageError, ValueError):
+    """A seed is wrong, or may not run here; what it has written was rolled back."""
+
+    anchor = "seed"
 
 
 class ScaffoldError(MoorageError):

@@ -1,5 +1,5 @@
 """
-The commands below ``moorage db``: migrations from the command line.
+The commands below ``moorage db``: migrations and seeds from the command line.
 
 They print what a person wants to read, or JSON for a script, and exit with 0, with 1 where
 something failed or is not as it should be, and with 2 where the command itself was wrong.
@@ -13,8 +13,10 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from moorage.cli.answering import answer, fail, tell
+from moorage.cli.seeds import add_seed_command
 from moorage.errors import MoorageError
 
 if TYPE_CHECKING:
@@ -33,16 +35,20 @@ def add_db_commands(app: typer.Typer) -> None:
     """
     import typer
 
-    db = typer.Typer(no_args_is_help=True, help="Migrate the database.")
+    db = typer.Typer(no_args_is_help=True, help="Migrate the database, and fill it.")
     config = typer.Option("alembic.ini", "--config", "-c", help="Alembic's settings.")
+    database = typer.Option(
+        None, "--database", "-d", help="Section of Alembic's settings, if there are several."
+    )
     as_json = typer.Option(False, "--json", help="Print JSON, for scripts.")
-    _add_files(db, config)
-    _add_changes(db, config, as_json)
-    _add_questions(db, config, as_json)
+    _add_files(db, config, database)
+    _add_changes(db, config, database, as_json)
+    _add_questions(db, config, database, as_json)
+    add_seed_command(db, config, database, as_json)
     app.add_typer(db, name="db")
 
 
-def _add_files(db: typer.Typer, config: Any) -> None:
+def _add_files(db: typer.Typer, config: Any, database: Any) -> None:
     import typer
 
     @db.command()
@@ -64,10 +70,13 @@ def _add_files(db: typer.Typer, config: Any) -> None:
         empty: bool = typer.Option(False, "--empty", help="Do not compare; write an empty one."),
         head: str = typer.Option("head", help="What it comes after."),
         config: Path = config,
+        database: str = database,
     ) -> None:
         """Write a revision from the differences between models and database."""
         made = _await(
-            lambda m: m.revision(message, autogenerate=not empty, head=head, config=config)
+            lambda m: m.revision(
+                message, autogenerate=not empty, head=head, config=m.configuration(config, database)
+            )
         )
         print(f"wrote {made.path}")
         print("Next step: read it, then moorage db upgrade")
@@ -76,12 +85,13 @@ def _add_files(db: typer.Typer, config: Any) -> None:
     def sql(
         target: str = typer.Argument("head", help="A revision, or a range from:to."),
         config: Path = config,
+        database: str = database,
     ) -> None:
         """Print the SQL of an upgrade; nothing is connected to."""
-        print(_await(lambda m: m.sql(target, config=config)))
+        print(_await(lambda m: m.sql(target, config=m.configuration(config, database))))
 
 
-def _add_changes(db: typer.Typer, config: Any, as_json: Any) -> None:
+def _add_changes(db: typer.Typer, config: Any, database: Any, as_json: Any) -> None:
     import typer
 
     wait = typer.Option(
@@ -93,62 +103,74 @@ def _add_changes(db: typer.Typer, config: Any, as_json: Any) -> None:
         target: str = typer.Argument("head"),
         wait: float = wait,
         config: Path = config,
+        database: str = database,
         as_json: bool = as_json,
     ) -> None:
         """Apply revisions; safe to be run by many processes at once."""
         applied = _await(
-            lambda m: m.upgrade(target, config=config, wait_seconds=wait, report=_tell)
+            lambda m: m.upgrade(
+                target, config=m.configuration(config, database), wait_seconds=wait, report=tell
+            )
         )
-        _answer(as_json, {"applied": applied}, _count(applied, "applied"))
+        answer(as_json, {"applied": applied}, _count(applied, "applied"))
 
     @db.command()
     def downgrade(
         target: str = typer.Argument(..., help="A revision, -1, or base."),
         wait: float = wait,
         config: Path = config,
+        database: str = database,
         as_json: bool = as_json,
     ) -> None:
         """Undo revisions."""
         undone = _await(
-            lambda m: m.downgrade(target, config=config, wait_seconds=wait, report=_tell)
+            lambda m: m.downgrade(
+                target, config=m.configuration(config, database), wait_seconds=wait, report=tell
+            )
         )
-        _answer(as_json, {"undone": undone}, _count(undone, "undone"))
+        answer(as_json, {"undone": undone}, _count(undone, "undone"))
 
     @db.command()
-    def stamp(target: str, wait: float = wait, config: Path = config) -> None:
+    def stamp(
+        target: str, wait: float = wait, config: Path = config, database: str = database
+    ) -> None:
         """Say where the database is, without running anything."""
-        _await(lambda m: m.stamp(target, config=config, wait_seconds=wait, report=_tell))
+        _await(
+            lambda m: m.stamp(
+                target, config=m.configuration(config, database), wait_seconds=wait, report=tell
+            )
+        )
 
 
-def _add_questions(db: typer.Typer, config: Any, as_json: Any) -> None:
+def _add_questions(db: typer.Typer, config: Any, database: Any, as_json: Any) -> None:
     import typer
 
     @db.command()
-    def current(config: Path = config, as_json: bool = as_json) -> None:
+    def current(config: Path = config, database: str = database, as_json: bool = as_json) -> None:
         """Say where the database is; exits with 1 if that is not at head."""
-        status = _await(lambda m: m.current(config=config))
+        status = _await(lambda m: m.current(config=m.configuration(config, database)))
         data = {**asdict(status), "is_at_head": status.is_at_head}
-        _answer(as_json, data, _where_it_is(status))
+        answer(as_json, data, _where_it_is(status))
         if not status.is_at_head:
             raise typer.Exit(1)
 
     @db.command()
-    def heads(config: Path = config, as_json: bool = as_json) -> None:
+    def heads(config: Path = config, database: str = database, as_json: bool = as_json) -> None:
         """List the revisions that nothing comes after; exits with 1 if there are several."""
-        found = _do(lambda m: m.heads(config=config))
+        found = _do(lambda m: m.heads(config=m.configuration(config, database)))
         _list_revisions(found, as_json)
         if len(found) > 1:
             raise typer.Exit(1)
 
     @db.command()
-    def history(config: Path = config, as_json: bool = as_json) -> None:
+    def history(config: Path = config, database: str = database, as_json: bool = as_json) -> None:
         """List all revisions, the newest first."""
-        _list_revisions(_do(lambda m: m.history(config=config)), as_json)
+        _list_revisions(_do(lambda m: m.history(config=m.configuration(config, database))), as_json)
 
     @db.command()
-    def check(config: Path = config, as_json: bool = as_json) -> None:
+    def check(config: Path = config, database: str = database, as_json: bool = as_json) -> None:
         """Compare models and database, and look for models that nobody imports."""
-        found = _await(lambda m: m.check(config=config))
+        found = _await(lambda m: m.check(config=m.configuration(config, database)))
         lines = [
             *(f"not applied: {one}" for one in found.pending),
             *(f"several heads: {one}" for one in found.heads),
@@ -162,7 +184,7 @@ def _add_questions(db: typer.Typer, config: Any, as_json: Any) -> None:
         elif found.unreached:
             lines.append("Next step: import these modules in env.py")
         text = "\n".join(lines) or "models and database agree"
-        _answer(as_json, {**asdict(found), "is_clean": found.is_clean}, text)
+        answer(as_json, {**asdict(found), "is_clean": found.is_clean}, text)
         if not found.is_clean:
             raise typer.Exit(1)
 
@@ -173,7 +195,7 @@ def _do(work: Any) -> Any:
 
         return work(migrations)
     except MoorageError as error:
-        _fail(error)
+        fail(error)
 
 
 def _await(work: Any) -> Any:
@@ -181,25 +203,6 @@ def _await(work: Any) -> Any:
         return await coroutine
 
     return _do(lambda migrations: asyncio.run(call(work(migrations))))
-
-
-def _fail(error: MoorageError) -> NoReturn:
-    import typer
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(Text("error: ", style="bold red").append(str(error), style="default"))
-    raise typer.Exit(1)
-
-
-def _tell(sentence: str) -> None:
-    """Print progress where it does not mix with a result."""
-    print(sentence, file=sys.stderr, flush=True)
-
-
-def _answer(as_json: bool, data: Any, text: str) -> None:
-    print(json.dumps(data, indent=2) if as_json else text)
 
 
 def _count(revisions: list[str], verb: str) -> str:
