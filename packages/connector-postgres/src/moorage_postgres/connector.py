@@ -26,6 +26,7 @@ from moorage import (
     Diagnosis,
     Identity,
     IdentityError,
+    MigrationFinding,
     OnConflict,
     SettingsError,
     TransactionLimits,
@@ -39,6 +40,7 @@ from moorage_postgres import administration
 from moorage_postgres.copy import can_copy, copy_rows
 from moorage_postgres.executemany import make_executemany_cancellable
 from moorage_postgres.identities import check_role, tell
+from moorage_postgres.linting import lint_scripts
 from moorage_postgres.options import PostgresOptions, parse_server_settings
 from moorage_postgres.poolers import (
     POOL_SIZES,
@@ -220,6 +222,10 @@ class PostgresConnector(DBConnector):
         if on_conflict == "skip" or not changed:
             return statement.on_conflict_do_nothing(index_elements=key)
         return statement.on_conflict_do_update(index_elements=key, set_=changed)
+
+    def lint_migrations(self, scripts: Mapping[str, str]) -> Sequence[MigrationFinding]:
+        """Return what squawk says of scripts of SQL (extra ``lint``)."""
+        return lint_scripts(scripts)
 
     def limit_transaction(self, connection: Connection, limits: TransactionLimits) -> None:
         """Set the server's own limits, which end with the transaction, in one round trip."""

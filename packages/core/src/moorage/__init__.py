@@ -10,8 +10,10 @@ _check_sqlalchemy()
 
 from moorage.abilities import (
     BindsIdentities,
+    LintsMigrations,
     LocksMigrations,
     ManagesStorage,
+    MigrationFinding,
     SuspendsForeignKeys,
     TellsWrites,
 )
@@ -184,7 +186,9 @@ __all__ = [
     "LifecycleError",
     "LockTimeoutError",
     "MigrationError",
+    "MigrationFinding",
     "MigrationLockError",
+    "LintsMigrations",
     "LocksMigrations",
     "ManagesStorage",
     "MissingExtraError",

@@ -8,7 +8,8 @@ such thing leaves the methods out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from sqlalchemy import Connection
@@ -18,8 +19,10 @@ from moorage.identity import Admin, Identity
 
 __all__ = [
     "BindsIdentities",
+    "LintsMigrations",
     "LocksMigrations",
     "ManagesStorage",
+    "MigrationFinding",
     "SuspendsForeignKeys",
     "TellsWrites",
 ]
@@ -81,6 +84,44 @@ class LocksMigrations(Protocol):
 
     async def unlock_migrations(self, connection: AsyncConnection) -> None:
         """Give the lock back, on the connection that took it."""
+        ...
+
+
+@dataclass(frozen=True)
+class MigrationFinding:
+    """
+    A statement of a migration that is better not run like this.
+
+    Attributes:
+        script: The name of the script that it is in.
+        rule: The name of the rule, under which it may be allowed.
+        statement: The statement.
+        problem: What would happen.
+        safe_way: How to come to the same without that.
+        is_dangerous: Whether it may stop or break a service that runs; else it is advice.
+    """
+
+    script: str
+    rule: str
+    statement: str
+    problem: str
+    safe_way: str
+    is_dangerous: bool = True
+
+
+@runtime_checkable
+class LintsMigrations(Protocol):
+    """Knows which statements of a migration stop, or break, a service that runs meanwhile."""
+
+    def lint_migrations(self, scripts: Mapping[str, str]) -> Sequence[MigrationFinding]:
+        """
+        Return what is wrong in scripts of SQL, by their names.
+
+        Nothing is connected to. Called in a thread; a program may be run.
+
+        Raises:
+            MissingExtraError: What looks at them is not installed.
+        """
         ...
 
 

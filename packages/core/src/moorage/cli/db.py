@@ -44,6 +44,7 @@ def add_db_commands(app: typer.Typer) -> None:
     _add_files(db, config, database)
     _add_changes(db, config, database, as_json)
     _add_questions(db, config, database, as_json)
+    _add_lint(db, config, database, as_json)
     add_seed_command(db, config, database, as_json)
     app.add_typer(db, name="db")
 
@@ -187,6 +188,49 @@ def _add_questions(db: typer.Typer, config: Any, database: Any, as_json: Any) ->
         answer(as_json, {**asdict(found), "is_clean": found.is_clean}, text)
         if not found.is_clean:
             raise typer.Exit(1)
+
+
+def _add_lint(db: typer.Typer, config: Any, database: Any, as_json: Any) -> None:
+    import typer
+
+    fail_on = typer.Option(
+        "danger", help="What is a failure: danger, advice (both), or never.", metavar="WHAT"
+    )
+
+    @db.command()
+    def lint(
+        target: str = typer.Argument(None, help="A revision, or those in from:to; all of them."),
+        pending: bool = typer.Option(False, "--pending", help="Only what the database lacks."),
+        fail_on: str = fail_on,
+        config: Path = config,
+        database: str = database,
+        as_json: bool = as_json,
+    ) -> None:
+        """Find statements in revisions that would stop or break a service that runs."""
+        if fail_on not in ("danger", "advice", "never"):
+            raise typer.BadParameter("choose danger, advice or never", param_hint="--fail-on")
+        found = _await(
+            lambda m: m.lint(target, pending=pending, config=m.configuration(config, database))
+        )
+        dangers = sum(one.is_dangerous for one in found)
+        lines = [_finding(one) for one in found]
+        lines.append(f"{dangers} dangerous, {len(found) - dangers} to think about")
+        answer(as_json, [asdict(one) for one in found], "\n".join(lines))
+        counts = {"danger": dangers, "advice": len(found), "never": 0}
+        if counts[fail_on]:
+            raise typer.Exit(1)
+
+
+def _finding(found: Any) -> str:
+    try:
+        place = Path(found.script).relative_to(Path.cwd())
+    except ValueError:
+        place = Path(found.script)
+    kind = "danger" if found.is_dangerous else "advice"
+    return (
+        f"{place}: {kind}: {found.rule}\n    {found.statement}\n"
+        f"  {found.problem}\n  Safe way: {found.safe_way}\n"
+    )
 
 
 def _do(work: Any) -> Any:

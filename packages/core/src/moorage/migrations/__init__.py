@@ -27,6 +27,7 @@ if find_spec("alembic") is None:
 from moorage.migrations.calling import configuration, declared
 from moorage.migrations.changes import ChangeOptions, downgrade, stamp, upgrade
 from moorage.migrations.environment import run
+from moorage.migrations.linting import lint
 from moorage.migrations.questions import (
     Check,
     Revision,
@@ -56,6 +57,7 @@ __all__ = [
     "heads",
     "history",
     "init",
+    "lint",
     "revision",
     "run",
     "sql",
