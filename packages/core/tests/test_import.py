@@ -127,6 +127,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.errors",
         "moorage.hooks",
         "moorage.json_codec",
+        "moorage.notes",
         "moorage.identity",
         "moorage.binding",
         "moorage.pool",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, Column, Connection, Insert, event
+from sqlalchemy import URL, Column, Connection, Engine, Insert, event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import PoolResetState
@@ -144,7 +144,7 @@ class MySQLConnector(DBConnector):
     def create_engine(self) -> AsyncEngine:
         """Create the engine, whose read sessions begin READ ONLY."""
         engine = super().create_engine()
-        event.listen(engine.sync_engine, "begin", _begin_read_only)
+        _attach_read_only(engine.sync_engine)
         event.listen(engine.sync_engine, "reset", self._restore_limits)
         refuse_undone_transactions(engine.sync_engine)
         return engine
@@ -288,6 +288,22 @@ def _limits(statement_seconds: float, lock_seconds: float) -> str:
         f" /*M!100301 , max_statement_time={statement_seconds:g} */"
         f" /*!80000 , max_execution_time={round(statement_seconds * 1000)} */"
     )
+
+
+def _attach_read_only(engine: Engine) -> None:
+    """Listen for BEGIN where transactions are to be READ ONLY, so that no other pays for it."""
+    dialect: Any = engine.dialect
+    names = ("set_connection_execution_options", "set_engine_execution_options")
+    for name, set_options in [(name, getattr(dialect, name)) for name in names]:
+        setattr(dialect, name, partial(_set_options, set_options))
+
+
+def _set_options(
+    set_options: Callable[..., None], target: Connection | Engine, options: Mapping[str, Any]
+) -> None:
+    if options.get(_READ_ONLY):
+        event.listen(target, "begin", _begin_read_only)
+    set_options(target, options)
 
 
 def _begin_read_only(connection: Connection) -> None:

@@ -7,9 +7,11 @@ swallows the error and goes on would commit the second half alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import ExceptionContext
 
@@ -24,45 +26,65 @@ _BACK_TO_SAVEPOINT = "ROLLBACK TO SAVEPOINT"
 
 
 def refuse_undone_transactions(engine: Engine) -> None:
-    """Let everything but a rollback fail in a transaction that a deadlock has undone."""
-    event.listen(engine, "begin", _forget)
-    event.listen(engine, "handle_error", _note_deadlock)
-    event.listen(engine, "before_cursor_execute", _refuse, retval=True)
-    event.listen(engine, "commit", _refuse_commit)
+    """
+    Let everything but a rollback fail in a transaction that a deadlock has undone.
+
+    It is the dialect that refuses, not a listener, which every session would pay for.
+    """
+    dialect: Any = engine.dialect
+    do_begin, do_commit = dialect.do_begin, dialect.do_commit
+    deadlocks = _Deadlocks()
+
+    def begin(dbapi_connection: Any) -> None:
+        dbapi_connection.info.pop(_UNDONE, None)
+        do_begin(dbapi_connection)
+
+    def commit(dbapi_connection: Any) -> None:
+        if dbapi_connection.info.pop(_UNDONE, False):
+            # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
+            dialect.do_rollback(dbapi_connection)
+            raise _error()
+        do_commit(dbapi_connection)
+
+    event.listen(engine, "handle_error", deadlocks.note)
+    dialect.do_begin, dialect.do_commit = begin, commit
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        setattr(dialect, name, deadlocks.refusing(getattr(dialect, name)))
 
 
-def _forget(connection: Connection) -> None:
-    connection.info.pop(_UNDONE, None)
+class _Deadlocks:
+    """The deadlocks of one engine, which has none most of the time."""
+
+    def __init__(self) -> None:
+        self._have_been_seen = False
+
+    def note(self, context: ExceptionContext) -> None:
+        code = next(iter(getattr(context.original_exception, "args", ())), None)
+        if code == _DEADLOCK and context.connection is not None:  # which is open: it has answered
+            self._have_been_seen = True
+            context.connection.info[_UNDONE] = True
+
+    def refusing(self, execute: Callable[..., None]) -> Callable[..., None]:
+        @wraps(execute)
+        def refusing(cursor: Any, statement: str, *arguments: Any) -> None:
+            context = arguments[-1] if self._have_been_seen and arguments else None
+            if context is not None and _is_undone(context):
+                if not statement.startswith(_BACK_TO_SAVEPOINT):
+                    raise _error()
+                # The savepoint went with the rest. Its block ends because of the deadlock, which
+                # must stay the news.
+                statement = "DO 0"
+            execute(cursor, statement, *arguments)
+
+        return refusing
 
 
-def _note_deadlock(context: ExceptionContext) -> None:
-    code = next(iter(getattr(context.original_exception, "args", ())), None)
-    if code == _DEADLOCK and context.connection is not None:  # which is open: it has answered
-        context.connection.info[_UNDONE] = True
-
-
-def _refuse(
-    connection: Connection,
-    cursor: object,
-    statement: str,
-    parameters: Any,
-    context: object,
-    executemany: bool,
-) -> tuple[str, Any]:
-    if connection.invalidated or _UNDONE not in connection.info:
-        return statement, parameters
-    if statement.startswith(_BACK_TO_SAVEPOINT):
-        # The savepoint went with the rest. Its block ends because of the deadlock, which must
-        # stay the news.
-        return "DO 0", parameters
-    raise _error()
-
-
-def _refuse_commit(connection: Connection) -> None:
-    if not connection.invalidated and connection.info.pop(_UNDONE, False):
-        # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
-        connection.dialect.do_rollback(connection.connection)
-        raise _error()
+def _is_undone(context: Any) -> bool:
+    connection = getattr(context, "root_connection", None)
+    try:
+        return connection is not None and _UNDONE in connection.info
+    except NotImplementedError:
+        return False  # the dialect sets itself up, on what stands for a connection
 
 
 def _error() -> DatabaseError:

@@ -176,7 +176,8 @@ class PostgresConnector(DBConnector):
         """Create the engine, whose datetimes are checked and whose bulk work can be cancelled."""
         engine = super().create_engine()
         make_executemany_cancellable(engine.sync_engine)
-        event.listen(engine.sync_engine, "before_cursor_execute", _begin_for_stream)
+        # An event of the dialect: those of connections are joined anew for each session.
+        event.listen(engine.sync_engine, "do_execute", _begin_for_stream)
         if self.pooler == "transaction":
             attach_transaction_rules(engine.sync_engine, self.settings, self._pooler_variable)
         dialect: Any = engine.sync_engine.dialect
@@ -475,19 +476,12 @@ def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
-def _begin_for_stream(
-    connection: Connection,
-    cursor: object,
-    statement: str,
-    parameters: object,
-    context: Any,
-    executemany: bool,
-) -> None:
+def _begin_for_stream(cursor: object, statement: str, parameters: object, context: Any) -> None:
     """Open a transaction in a read session whose rows are fetched piece by piece, and need one."""
     options = context.execution_options
     if not options.get("stream_results") or not options.get(_READ_STATEMENTS):
         return
-    fairy: Any = connection.connection
+    fairy: Any = context.root_connection.connection
     if not fairy.driver_connection.is_in_transaction():
         # The pool ends it, when the connection comes back.
         begin = fairy.cursor()

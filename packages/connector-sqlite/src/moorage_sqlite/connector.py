@@ -140,7 +140,9 @@ class SQLiteConnector(DBConnector):
         manage_transactions(engine.sync_engine)
         self._migration_lock.attach(engine.sync_engine)
         event.listen(engine.sync_engine, "reset", self._restore_limits)
-        event.listen(engine.sync_engine, "engine_disposed", self._let_memory_go)
+        if self.in_memory:
+            # A listener of this kind is paid for by every session, which a file need not do.
+            event.listen(engine.sync_engine, "engine_disposed", self._let_memory_go)
         return engine
 
     def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:

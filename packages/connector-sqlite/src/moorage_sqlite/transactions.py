@@ -10,9 +10,11 @@ written cannot be saved by waiting; SQLite says so, and the error becomes a ``Se
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy import exc as sa_exc
 
 from moorage import TransactionAbortedError, blend
@@ -38,48 +40,54 @@ _PENDING, _SENDING, _OPEN, _AUTOCOMMIT = "pending", "sending", "open", "autocomm
 
 
 def manage_transactions(engine: Engine) -> None:
-    """Let every transaction of ``engine`` begin as described above."""
-    event.listen(engine, "begin", _await_first_statement)
-    event.listen(engine, "before_cursor_execute", _begin_with_first_statement)
+    """
+    Let every transaction of ``engine`` begin as described above.
+
+    It is the dialect that begins them, not a listener, which every session would pay for.
+    """
+    dialect: Any = engine.dialect
+    do_begin = dialect.do_begin
+
+    def begin(dbapi_connection: Any) -> None:
+        dbapi_connection.info[_STATE] = _PENDING
+        do_begin(dbapi_connection)
+
+    dialect.do_begin = begin
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        setattr(dialect, name, _beginning(getattr(dialect, name)))
 
 
-def _await_first_statement(connection: Connection) -> None:
+def _beginning(execute: Callable[..., None]) -> Callable[..., None]:
+    @wraps(execute)
+    def beginning(cursor: Any, statement: str, *arguments: Any) -> None:
+        context = arguments[-1] if arguments else None
+        connection: Connection | None = getattr(context, "root_connection", None)
+        if connection is not None:
+            try:
+                state = connection.info.get(_STATE)
+            except NotImplementedError:
+                state = None  # the dialect sets itself up, on what stands for a connection
+            if state == _PENDING:
+                _begin_with_first_statement(connection, statement)
+            elif state == _OPEN:
+                _refuse_if_ended(connection, statement)
+        execute(cursor, statement, *arguments)
+
+    return beginning
+
+
+def _begin_with_first_statement(connection: Connection, statement: str) -> None:
     options = connection.get_execution_options()
-    autocommit = READ_STATEMENTS in options or options.get("isolation_level") == "AUTOCOMMIT"
-    connection.info[_STATE] = _AUTOCOMMIT if autocommit else _PENDING
-
-
-def _begin_with_first_statement(
-    connection: Connection,
-    cursor: object,
-    statement: str,
-    parameters: object,
-    context: object,
-    executemany: bool,
-) -> None:
     info = connection.info  # asked for once: after a lost connection it cannot be had any more
-    state = info.get(_STATE)
-    if state in {_SENDING, _AUTOCOMMIT, None}:
-        return
-    adapter: Any = connection.connection.dbapi_connection
-    if state == _OPEN:
-        if _was_ended(adapter.driver_connection) and first_word(statement) != "pragma":
-            # SQLite rolls a whole transaction back by itself when the disk is full, for one.
-            # What follows would be committed without what came before.
-            message = (
-                "SQLite has ended this transaction by itself after an error, or a COMMIT or"
-                " ROLLBACK was sent as SQL; nothing of it can be stored"
-            )
-            hint = "let errors leave the unit of work, which can then be run again as a whole"
-            ours = TransactionAbortedError(message, hint=hint)
-            raise blend(ours, sa_exc.InvalidRequestError(message))
+    if READ_STATEMENTS in options or options.get("isolation_level") == "AUTOCOMMIT":
+        info[_STATE] = _AUTOCOMMIT
         return
     if first_word(statement) == "pragma":
         return  # most of them mean nothing, or something else, inside a transaction
-    options = connection.get_execution_options()
     immediate = options.get(READ_WRITE) or (not options.get(READ_ONLY) and writes(statement))
     info[_STATE] = _SENDING
     try:
+        # With an entry in the log of its own, and errors that name it and not what it is for.
         connection.exec_driver_sql(BEGIN_IMMEDIATE if immediate else "BEGIN")
         if not immediate and options.get(TAKE_READ_LOCK):
             connection.exec_driver_sql(READ_LOCK)
@@ -87,6 +95,21 @@ def _begin_with_first_statement(
         info[_STATE] = _PENDING
         raise
     info[_STATE] = _OPEN
+
+
+def _refuse_if_ended(connection: Connection, statement: str) -> None:
+    adapter: Any = connection.connection.dbapi_connection
+    if not _was_ended(adapter.driver_connection) or first_word(statement) == "pragma":
+        return
+    # SQLite rolls a whole transaction back by itself when the disk is full, for one. What follows
+    # would be committed without what came before.
+    message = (
+        "SQLite has ended this transaction by itself after an error, or a COMMIT or ROLLBACK was"
+        " sent as SQL; nothing of it can be stored"
+    )
+    hint = "let errors leave the unit of work, which can then be run again as a whole"
+    ours = TransactionAbortedError(message, hint=hint)
+    raise blend(ours, sa_exc.InvalidRequestError(message))
 
 
 def _was_ended(driver_connection: Any) -> bool:

@@ -21,11 +21,10 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from moorage.connector import DBConnector
+from moorage.notes import LIMITS
 
-__all__ = ["LIMITS", "limit_answers"]
+__all__ = ["limit_answers"]
 
-# Key in `Connection.info`: the `TransactionLimits` of the unit of work that has the connection.
-LIMITS = "moorage_limits"
 # Key in `ConnectionPoolEntry.info`: the server did not answer in time.
 _SILENT = "moorage_silent"
 # Rows of one `executemany` that may take as long as one statement.

@@ -18,7 +18,7 @@ from sqlalchemy.orm import SessionTransaction
 
 from moorage.abilities import BindsIdentities
 from moorage.connector import DBConnector
-from moorage.engine import BOUND, connector_of
+from moorage.engine import connector_of
 from moorage.errors import IdentityError, IdentityRequiredError, SettingsError
 from moorage.identity import Admin, Identity
 from moorage.session import GuardedSession, guard
@@ -99,6 +99,7 @@ def _tell(session: GuardedSession, transaction: SessionTransaction, connection: 
             " of the service itself identity=ADMIN",
         )
     # A transaction that somebody else began may have had an identity before.
-    if identity is not None or BOUND in connection.info:
-        connection.info[BOUND] = True
+    notes = session.notes_on(connection)
+    if identity is not None or notes.is_bound:
+        notes.is_bound = True
         binder.bind_identity(connection, identity)

@@ -12,19 +12,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import re
 import time
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, event, select, util
+from sqlalchemy import Connection, Engine, event, util
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolResetState
 
-from moorage.answers import LIMITS, limit_answers
+from moorage.answers import limit_answers
 from moorage.connector import DBConnector, TransactionLimits
 from moorage.errors import (
     CommitOutcomeUnknownError,
@@ -38,17 +37,15 @@ from moorage.errors import (
     StatementTimeoutError,
     blend,
 )
+from moorage.notes import LIMITS, forget_failure, notes_of, take_notes, writes
 from moorage.pool import ConnectGate, LoopPool, attach_liveness
 
 __all__ = [
-    "BOUND",
     "READS_ONLY",
     "build_engine",
     "connector_of",
     "connector_of_dialect",
-    "count_writes",
     "driver_errors",
-    "has_run_by_hand",
     "limit_transaction",
     "unwanted_connections_closed",
 ]
@@ -59,18 +56,6 @@ _CONNECTOR_OPTION = "moorage_connector"
 READS_ONLY = "moorage_reads_only"
 """Key in the ``record_info`` of connections that are opened for read sessions."""
 
-BOUND = "moorage_bound"
-"""Key in the ``info`` of connections whose transaction was told on whose behalf it works."""
-
-_LAST_STATEMENT = "moorage_last_statement"
-_STATEMENT_FAILED = "moorage_statement_failed"
-_WROTE = "moorage_wrote"
-_BY_HAND = "moorage_by_hand"
-_COMMITTING = "moorage_committing"
-_OF_A_TRANSACTION = (
-    *(_LAST_STATEMENT, _STATEMENT_FAILED, LIMITS, _WROTE, _BY_HAND, _COMMITTING),
-    BOUND,
-)
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
 
@@ -88,12 +73,7 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     _connectors[sync_engine.dialect] = connector
     _attach_connect_step(sync_engine, connector)
     _attach_error_classes(sync_engine, connector)
-    _attach_forgetting(sync_engine)
-    _attach_commit_check(sync_engine)
-    _attach_write_note(sync_engine)
     _attach_reset(sync_engine, connector)
-    if _ends_idle_transactions(connector):
-        _attach_idle_clock(sync_engine)
     if isinstance(sync_engine.pool, LoopPool):
         sync_engine.pool.translate = functools.partial(_translate_checkout, connector, sync_engine)
     kind = type(connector)
@@ -104,6 +84,7 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
         ping=None if kind.ping is DBConnector.ping else connector.ping,
     )
     limit_answers(sync_engine, connector)
+    take_notes(sync_engine, keeps_time=_ends_idle_transactions(connector))
     return engine
 
 
@@ -215,7 +196,7 @@ def _attach_error_classes(engine: Engine, connector: DBConnector) -> None:
         if context.statement is not None and context.execution_context is None and not is_drivers:
             return None  # a parameter could not be prepared: not a word to the driver yet
         if context.connection is not None and not context.is_disconnect:
-            _notes(context.connection)[_STATEMENT_FAILED] = True
+            notes_of(context.connection).statement_failed = True
         # An empty statement tells the connector that this is not the connect step.
         translated = _translate(
             connector,
@@ -246,56 +227,15 @@ def _commit_is_under_way(context: ExceptionContext) -> bool:
     if connection is None:
         return False
     if context.statement is None:
-        return _COMMITTING in _notes(connection)
+        return notes_of(connection).is_committing
     is_autocommit = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
-    return is_autocommit and _writes(context.execution_context, context.statement)
+    execution = context.execution_context
+    return is_autocommit and execution is not None and writes(execution, context.statement)
 
 
 def _outcome_unknown(connector: DBConnector, lost: DatabaseError) -> DatabaseError:
     diagnosis = connector.diagnose(CommitOutcomeUnknownError, str(lost.orig), lost.backend_code)
     return blend(diagnosis.to_error(lost.orig), lost)  # type: ignore[arg-type]  # it is blended
-
-
-def _notes(connection: Connection) -> dict[Any, Any]:
-    """
-    Return what listeners remember of a connection as long as it is open.
-
-    A connection that was lost has nothing to remember, and asking SQLAlchemy for it is an error.
-    """
-    return {} if connection.invalidated else connection.info
-
-
-def _attach_forgetting(engine: Engine) -> None:
-    @event.listens_for(engine, "begin")
-    def forget(connection: Connection) -> None:
-        notes = _notes(connection)
-        for note in _OF_A_TRANSACTION:
-            notes.pop(note, None)
-
-
-def _attach_commit_check(engine: Engine) -> None:
-    """
-    Ask, before a COMMIT behind an error that was swallowed, whether there is something to commit.
-
-    PostgreSQL answers such a COMMIT with a ROLLBACK, which drivers take for success. The question
-    fails where the transaction has, and costs nothing where no statement failed.
-    """
-
-    @event.listens_for(engine, "rollback_savepoint")
-    def forgive(connection: Connection, name: str, context: object) -> None:
-        _notes(connection).pop(_STATEMENT_FAILED, None)
-
-    @event.listens_for(engine, "commit")
-    def check(connection: Connection) -> None:
-        notes = _notes(connection)
-        if notes.pop(_STATEMENT_FAILED, False):
-            try:
-                connection.execute(select(1))
-            except BaseException:
-                # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
-                connection.dialect.do_rollback(connection.connection)
-                raise
-        notes[_COMMITTING] = True
 
 
 def _attach_reset(engine: Engine, connector: DBConnector) -> None:
@@ -316,7 +256,7 @@ def _attach_reset(engine: Engine, connector: DBConnector) -> None:
             return  # it was closed while it was in use
         is_open = connector.in_transaction(driver_connection)
         # What a driver knows comes with the server's answers, and an error may not tell it.
-        if is_open is False and not record.info.pop(_STATEMENT_FAILED, False):
+        if is_open is False and not forget_failure(record.info):
             return
         if not state.transaction_was_reset:
             dialect.do_rollback(connection)
@@ -328,50 +268,6 @@ def _attach_reset(engine: Engine, connector: DBConnector) -> None:
                 cursor.close()
 
 
-# SQL that was written by hand; what SQLAlchemy has compiled says by itself that it writes.
-_WRITING = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:with\b.*\b)?"
-    r"(?:insert|update|delete|merge|replace|copy|truncate|create|alter|drop)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-def _writes(context: Any, statement: str) -> bool:
-    """Return whether a statement writes, as far as its compiled form or its words tell."""
-    return bool(
-        context is not None
-        and (
-            context.isinsert
-            or context.isupdate
-            or context.isdelete
-            or (context.is_text and _WRITING.match(statement))
-        )
-    )
-
-
-def _attach_write_note(engine: Engine) -> None:
-    @event.listens_for(engine, "after_cursor_execute")
-    def note(
-        connection: Connection,
-        cursor: object,
-        statement: str,
-        parameters: object,
-        context: Any,
-        executemany: bool,
-    ) -> None:
-        notes = _notes(connection)
-        if _writes(context, statement):
-            notes[_WROTE] = notes.get(_WROTE, 0) + 1
-        elif context is None or context.compiled is None or context.is_text:
-            notes[_BY_HAND] = True
-
-
-def count_writes(connection: Connection) -> int:
-    """Return how many statements that write the open transaction of a connection has executed."""
-    writes: int = _notes(connection).get(_WROTE, 0)
-    return writes
-
-
 @contextlib.contextmanager
 def driver_errors(connection: Connection, connector: DBConnector) -> Iterator[None]:
     """
@@ -379,8 +275,8 @@ def driver_errors(connection: Connection, connector: DBConnector) -> Iterator[No
 
     The transaction counts as one that has written, and after an error as one that may be undone.
     """
-    notes = _notes(connection)
-    notes[_WROTE] = notes.get(_WROTE, 0) + 1
+    notes = notes_of(connection)
+    notes.writes += 1
     try:
         yield
     except sa_exc.SQLAlchemyError:
@@ -389,20 +285,15 @@ def driver_errors(connection: Connection, connector: DBConnector) -> Iterator[No
         translated = _translate(connector, error, connection.dialect, statement="")
         if translated is None:
             raise
-        notes[_STATEMENT_FAILED] = True
+        notes.statement_failed = True
         raise translated from error
-
-
-def has_run_by_hand(connection: Connection) -> bool:
-    """Return whether the transaction has run SQL that was written by hand and may have written."""
-    return _BY_HAND in _notes(connection)
 
 
 def limit_transaction(
     connection: Connection, connector: DBConnector, limits: TransactionLimits
 ) -> None:
     """Put a unit's limits on the transaction that was just opened on ``connection``."""
-    _notes(connection)[LIMITS] = limits
+    connection.info[LIMITS] = limits
     connector.limit_transaction(connection, limits)
 
 
@@ -414,7 +305,10 @@ _LIMIT_OF: dict[type[DatabaseError], str] = {
 
 def _blame_unit_limit(error: DatabaseError, context: ExceptionContext) -> DatabaseError:
     """Name the limit of the unit of work, where it is that which was exceeded."""
-    limits = None if context.connection is None else _notes(context.connection).get(LIMITS)
+    connection = context.connection
+    if connection is None or connection.invalidated:
+        return error
+    limits = connection.info.get(LIMITS)
     for kind, name in _LIMIT_OF.items():
         seconds = getattr(limits, name, None)
         if isinstance(error, kind) and seconds is not None:
@@ -431,12 +325,6 @@ def _ends_idle_transactions(connector: DBConnector) -> bool:
     return connector.capabilities.ends_idle_transactions and limit > 0
 
 
-def _attach_idle_clock(engine: Engine) -> None:
-    @event.listens_for(engine, "after_cursor_execute")
-    def remember(connection: Connection, *_: object) -> None:
-        _notes(connection)[_LAST_STATEMENT] = time.monotonic()
-
-
 def _blame_idleness(
     connector: DBConnector, lost: DatabaseError, context: ExceptionContext
 ) -> DatabaseError:
@@ -449,7 +337,7 @@ def _blame_idleness(
     connection = context.connection
     if connection is None or not _ends_idle_transactions(connector):
         return lost
-    last = _notes(connection).get(_LAST_STATEMENT)
+    last = notes_of(connection).last_statement
     limit = connector.settings.idle_in_transaction_timeout_seconds
     if last is None or time.monotonic() - last < limit:
         return lost

@@ -10,6 +10,7 @@ which the backend has been told, once, to refuse writes on; they never serve any
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, event
@@ -43,6 +44,15 @@ _OUTLIVES = re.compile(
 class ReadSession(GuardedSession):
     """A session that refuses to write what was added to it, changed or deleted in it."""
 
+    def closes_at_once(self) -> bool:
+        """Return whether closing it waits for nothing: no transaction is open on its connection."""
+        connection = self._last_connection
+        return super().closes_at_once() or (
+            connection is not None
+            and isinstance(connection.engine, _EngineWithOwnPool)
+            and connection.engine.rests(connection)
+        )
+
 
 @event.listens_for(ReadSession, "before_flush")
 def _refuse_flush(session: ReadSession, context: object, instances: object) -> None:
@@ -73,18 +83,29 @@ def build_read_engine(engine: AsyncEngine, connector: DBConnector) -> AsyncEngin
     if not (connector.capabilities.read_only_connections and connector.reads_without_transaction):
         return engine.execution_options(**connector.get_execution_options("read only"))
     options = connector.get_execution_options("read statements")
-    return AsyncEngine(_EngineWithOwnPool(engine.sync_engine, dict(options)))
+    return AsyncEngine(_EngineWithOwnPool(engine.sync_engine, dict(options), connector))
 
 
 def attach_read_rules(engine: AsyncEngine) -> None:
     """
     Let the read sessions of an engine refuse what would outlive them.
 
-    Called before the engine is used: SQLAlchemy walks along its listeners while a statement waits
-    for a lock in one of them, and does not bear that another one is added meanwhile.
+    It is the dialect that refuses, as it takes notes: listeners would be paid for by every session.
     """
-    event.listen(engine.sync_engine, "before_cursor_execute", _refuse_what_outlives)
-    event.listen(engine.sync_engine, "set_connection_execution_options", _refuse_isolation_level)
+    dialect: Any = engine.sync_engine.dialect
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        setattr(dialect, name, _refusing(getattr(dialect, name)))
+    set_options = dialect.set_connection_execution_options
+
+    def set_connection_execution_options(connection: Connection, options: Any) -> None:
+        if "isolation_level" in options and isinstance(connection.engine, _EngineWithOwnPool):
+            raise SettingsError(
+                "read sessions run each statement for itself, and have no isolation level",
+                hint="write database.unit_of_work(read_only=True, isolation_level=…)",
+            )
+        set_options(connection, options)
+
+    dialect.set_connection_execution_options = set_connection_execution_options
 
 
 class _EngineWithOwnPool(OptionEngine):
@@ -92,36 +113,37 @@ class _EngineWithOwnPool(OptionEngine):
 
     pool: Pool = None  # type: ignore[assignment]  # in place of a property of the base
 
-    def __init__(self, proxied: Engine, options: dict[str, Any]) -> None:
+    def __init__(self, proxied: Engine, options: dict[str, Any], connector: DBConnector) -> None:
         super().__init__(proxied, options)
+        self._connector = connector
         # The very listeners of the other engine, not a list joined to them, which every event of
         # every connection would go through.
         self.dispatch = proxied.dispatch
         self.pool = pool_of_marked(proxied.pool, READS_ONLY)
 
-
-def _refuse_what_outlives(
-    connection: Connection,
-    cursor: object,
-    statement: str,
-    parameters: object,
-    context: Any,
-    executemany: bool,
-) -> None:
-    if not isinstance(connection.engine, _EngineWithOwnPool):
-        return
-    if context.is_text and (found := _OUTLIVES.match(statement)):
-        ours = ReadOnlyError(
-            f"a statement that begins with {found[1].upper()} would outlive the read session on its"
-            " connection, and meet whoever gets that next",
-            hint=_SNAPSHOT_HINT,
-        )
-        raise blend(ours, sa_exc.InvalidRequestError(str(ours)))
+    def rests(self, connection: Connection) -> bool:
+        """Return whether no transaction is open on a connection, which is in autocommit."""
+        if connection.closed or connection.invalidated:
+            return True
+        driver_connection = connection.connection.driver_connection
+        return not self._connector.in_transaction(driver_connection)
 
 
-def _refuse_isolation_level(connection: Connection, options: dict[str, Any]) -> None:
-    if "isolation_level" in options and isinstance(connection.engine, _EngineWithOwnPool):
-        raise SettingsError(
-            "read sessions run each statement for itself, and have no isolation level",
-            hint="write database.unit_of_work(read_only=True, isolation_level=…)",
-        )
+def _refusing(execute: Callable[..., None]) -> Callable[..., None]:
+    def refusing(cursor: Any, statement: str, *arguments: Any) -> None:
+        context = arguments[-1] if arguments else None
+        if (
+            # What SQLAlchemy has compiled changes no connection.
+            getattr(context, "is_text", False)
+            and isinstance(context.root_connection.engine, _EngineWithOwnPool)  # type: ignore[union-attr]
+            and (found := _OUTLIVES.match(statement))
+        ):
+            ours = ReadOnlyError(
+                f"a statement that begins with {found[1].upper()} would outlive the read session on"
+                " its connection, and meet whoever gets that next",
+                hint=_SNAPSHOT_HINT,
+            )
+            raise blend(ours, sa_exc.InvalidRequestError(str(ours)))
+        execute(cursor, statement, *arguments)
+
+    return refusing

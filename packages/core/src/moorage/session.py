@@ -15,18 +15,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
+from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection, Result, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from moorage.abilities import TellsWrites
-from moorage.engine import connector_of, count_writes, has_run_by_hand
+from moorage.engine import connector_of
 from moorage.errors import ConnectionLostError, DatabaseError, SessionSharedError, UnitOfWorkError
 from moorage.identity import Admin, Identity
+from moorage.notes import Notes, notes_of
 
 __all__ = [
     "GuardedSession",
     "InnerCommits",
+    "PromptSession",
     "find_uncommitted_changes",
     "guard",
     "retire_session",
@@ -70,10 +73,12 @@ class GuardedSession(Session):
     _savepoint: SessionTransaction | None = None
     _ended: tuple[str, str] | None = None
     _user: asyncio.Task[Any] | None = None
+    _greenlet: greenlet | None = None
     _depth: int = 0
     _close_when_left: bool = False
     _streams: tuple[Result[Any], ...] = ()
     _last_connection: Connection | None = None
+    _notes: Notes | None = None
     _writes_before: int = 0
     _gave_connection: bool = False
     _transaction_at_work: SessionTransaction | None = None
@@ -94,6 +99,16 @@ class GuardedSession(Session):
         """Return whether the present transaction has taken a connection."""
         return self.in_transaction() and self.get_transaction() is self._transaction_at_work
 
+    def notes_on(self, connection: Connection) -> Notes:
+        """Return what is remembered of the transaction on a connection of this session."""
+        if self._notes is not None and connection is self._last_connection:
+            return self._notes
+        return notes_of(connection)
+
+    def closes_at_once(self) -> bool:
+        """Return whether closing it waits for nothing: no transaction is open."""
+        return not self.in_transaction()
+
     def retire(self, reason: str, hint: str = _IN_A_UNIT) -> None:
         """Refuse all further work; ``reason`` begins the message."""
         self._ended = (reason, hint)
@@ -109,11 +124,14 @@ class GuardedSession(Session):
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement, as SQLAlchemy does; refused after the end of the unit."""
-        self._take()
-        try:
-            result = super().execute(*args, **kwargs)
-        finally:
-            self._leave()
+        if self._greenlet is getcurrent():
+            result = super().execute(*args, **kwargs)  # on the way of `get`, for one
+        else:
+            self._take()
+            try:
+                result = super().execute(*args, **kwargs)
+            finally:
+                self._leave()
         options = kwargs.get("execution_options")
         if options and (options.get("stream_results") or options.get("yield_per")):
             self._streams = (*(stream for stream in self._streams if not stream.closed), result)
@@ -209,10 +227,18 @@ class GuardedSession(Session):
             stream.close()
 
     def _take(self) -> None:
-        """Note that this task is working with the session, until :meth:`_leave`."""
+        """
+        Note that this task is working with the session, until :meth:`_leave`.
+
+        What is called on the way, in the greenlet that SQLAlchemy made for the outermost call,
+        belongs to it and takes nothing.
+        """
         if self._ended:
             self._refuse_if_ended()
-        task = _current_task()
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None  # a synchronous session, used outside of any loop
         if self._depth and self._user is not task:
             raise SessionSharedError(
                 f"{_name(task)} used a session while {_name(self._user)} was using it; their"
@@ -220,12 +246,16 @@ class GuardedSession(Session):
                 hint="give each task a session of its own, also inside gather() and TaskGroup",
             )
         self._user = task
+        if not self._depth:
+            current = getcurrent()
+            # All tasks have the outermost one in common, which therefore says nothing.
+            self._greenlet = None if current.parent is None else current
         self._depth += 1
 
     def _leave(self) -> None:
         self._depth -= 1
         if not self._depth:
-            self._user = None
+            self._user = self._greenlet = None
             if self._close_when_left:
                 self._close_when_left = False
                 super().close()
@@ -246,6 +276,30 @@ class GuardedSession(Session):
                 ' and for code that cannot be changed UnitOfWork(inner_commits="savepoint")'
             ),
         )
+
+
+class PromptSession(AsyncSession):
+    """
+    A session whose block ends at once where closing waits for nothing.
+
+    SQLAlchemy closes at the end of a block in a task of its own, so that nobody interrupts the
+    ROLLBACK. Where there is none to be sent, the task is all that closing costs.
+    """
+
+    async def close(self) -> None:
+        """Close the session, as SQLAlchemy does."""
+        below = self.sync_session
+        if below.in_transaction():
+            await super().close()
+        else:
+            below.close()  # says nothing to the server
+
+    async def __aexit__(self, kind: Any, exc: Any, traceback: Any) -> None:
+        below = self.sync_session
+        if isinstance(below, GuardedSession) and below.closes_at_once():
+            await self.close()
+        else:
+            await super().__aexit__(kind, exc, traceback)
 
 
 class _DivertedTransaction:
@@ -317,7 +371,8 @@ def uncommitted_changes(session: AsyncSession) -> str:
     connection = below._last_connection
     if connection is None or not below.in_transaction() or connection.closed:
         return ""
-    return "statements that write" if count_writes(connection) > below._writes_before else ""
+    has_written = notes_of(connection).writes > below._writes_before
+    return "statements that write" if has_written else ""
 
 
 async def find_uncommitted_changes(session: AsyncSession) -> str:
@@ -342,7 +397,7 @@ async def find_uncommitted_changes(session: AsyncSession) -> str:
         or not below.in_transaction()
         # Of a transaction that is shared with others nobody knows who wrote.
         or isinstance(below.bind, Connection)
-        or not (below._gave_connection or has_run_by_hand(connection))
+        or not (below._gave_connection or notes_of(connection).has_run_by_hand)
     ):
         return ""
     connector = connector_of(connection.engine)
@@ -362,11 +417,14 @@ def _note_connection(
     session: GuardedSession, transaction: SessionTransaction, connection: Connection
 ) -> None:
     session._last_connection = connection
+    session._notes = notes = notes_of(connection)
     if transaction.parent is None:
         # A session that joins the transaction of others, as tests do, answers for its own writes.
-        session._writes_before = count_writes(connection)
+        session._writes_before = notes.writes
         session._gave_connection = False
-    session._transaction_at_work = session.get_transaction()
+        session._transaction_at_work = transaction
+    else:
+        session._transaction_at_work = session.get_transaction()
 
 
 def _guarded_class(base: type[Session]) -> type[GuardedSession]:
@@ -391,9 +449,12 @@ def _name(task: asyncio.Task[Any] | None) -> str:
 
 def _watched(name: str) -> Callable[..., Any]:
     def method(self: GuardedSession, *args: Any, **kwargs: Any) -> Any:
+        theirs = getattr(super(GuardedSession, self), name)
+        if self._greenlet is getcurrent():
+            return theirs(*args, **kwargs)
         self._take()
         try:
-            return getattr(super(GuardedSession, self), name)(*args, **kwargs)
+            return theirs(*args, **kwargs)
         finally:
             self._leave()
 

@@ -1,0 +1,186 @@
+"""
+What is remembered of the transaction that is open on a connection, and where it is noted down.
+
+SQLAlchemy has an event for each moment at which something is noted. But a connection whose engine
+has listeners joins them to its own each time it is taken, and finds them again at each step, which
+makes a fifth of all calls of a one-row read. The methods of the dialect are called at the same
+moments, and a dialect belongs to one engine; so it is those that note, wrapped on the instance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select
+
+__all__ = ["LIMITS", "Notes", "forget_failure", "notes_of", "take_notes"]
+
+# Keys in `Connection.info`, which lives as long as the driver's connection.
+_NOTES = "moorage_notes"
+
+LIMITS = "moorage_limits"
+"""The ``TransactionLimits`` of the unit of work that has the connection."""
+
+# SQL that was written by hand; what SQLAlchemy has compiled says by itself that it writes.
+_WRITING = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:with\b.*\b)?"
+    r"(?:insert|update|delete|merge|replace|copy|truncate|create|alter|drop)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Notes:
+    """
+    What is known of one transaction.
+
+    Attributes:
+        writes: How many statements that write it has executed.
+        has_run_by_hand: It has run SQL that was written by hand and may have written.
+        statement_failed: A statement of it failed, and nobody has rolled back since.
+        is_bound: It was told on whose behalf it works.
+        is_committing: Its COMMIT was sent.
+        last_statement: When its last statement ended, on the monotonic clock, where that is noted.
+    """
+
+    __slots__ = (
+        "has_run_by_hand",
+        "is_bound",
+        "is_committing",
+        "last_statement",
+        "statement_failed",
+        "writes",
+    )
+
+    def __init__(self) -> None:
+        self.writes = 0
+        self.has_run_by_hand = False
+        self.statement_failed = False
+        self.is_bound = False
+        self.is_committing = False
+        self.last_statement: float | None = None
+
+
+def notes_of(connection: Connection) -> Notes:
+    """
+    Return what is remembered of a connection's transaction.
+
+    A connection that was lost has nothing to remember, and asking SQLAlchemy for it is an error.
+    """
+    if connection.invalidated:
+        return Notes()
+    return _notes_in(connection.info)
+
+
+def forget_failure(info: dict[Any, Any]) -> bool:
+    """Return whether a statement failed that nobody has rolled back, and forget it."""
+    notes = _notes_in(info)
+    failed, notes.statement_failed = notes.statement_failed, False
+    return failed
+
+
+def take_notes(engine: Engine, *, keeps_time: bool) -> None:
+    """
+    Let the dialect of an engine note what is done in each transaction.
+
+    Before a COMMIT behind an error that was swallowed it asks, too, whether there is something to
+    commit: some servers answer such a COMMIT with a ROLLBACK, which drivers take for success. The
+    question fails where the transaction has, and costs nothing where no statement failed.
+
+    Args:
+        engine: An engine that has a dialect for itself.
+        keeps_time: Note when statements end.
+    """
+    dialect: Any = engine.dialect
+    do_begin, do_commit = dialect.do_begin, dialect.do_commit
+    roll_back_to = dialect.do_rollback_to_savepoint
+    question = str(select(1).compile(dialect=dialect))
+
+    def begin(dbapi_connection: Any) -> None:
+        info = dbapi_connection.info
+        info[_NOTES] = Notes()
+        info.pop(LIMITS, None)
+        do_begin(dbapi_connection)
+
+    def commit(dbapi_connection: Any) -> None:
+        notes = _notes_in(dbapi_connection.info)
+        if notes.statement_failed:
+            notes.statement_failed = False
+            _ask(dialect, dbapi_connection, question)
+        notes.is_committing = True
+        do_commit(dbapi_connection)
+
+    def roll_back_to_savepoint(connection: Connection, name: str) -> None:
+        notes_of(connection).statement_failed = False
+        roll_back_to(connection, name)
+
+    dialect.do_begin, dialect.do_commit = begin, commit
+    dialect.do_rollback_to_savepoint = roll_back_to_savepoint
+    dialect.do_execute = _noted(dialect.do_execute, keeps_time)
+    dialect.do_executemany = _noted(dialect.do_executemany, keeps_time)
+    execute_no_params = dialect.do_execute_no_params
+
+    def without_parameters(cursor: Any, statement: str, context: Any = None) -> None:
+        execute_no_params(cursor, statement, context)
+        if context is not None:
+            _note(context, statement, keeps_time)
+
+    dialect.do_execute_no_params = without_parameters
+
+
+def writes(context: Any, statement: str) -> bool:
+    """Return whether a statement writes, as far as its compiled form or its words tell."""
+    return bool(
+        context.isinsert
+        or context.isupdate
+        or context.isdelete
+        or (context.is_text and _WRITING.match(statement))
+    )
+
+
+def _notes_in(info: dict[Any, Any]) -> Notes:
+    notes: Notes | None = info.get(_NOTES)
+    if notes is None:
+        notes = info[_NOTES] = Notes()
+    return notes
+
+
+def _noted(execute: Callable[..., None], keeps_time: bool) -> Callable[..., None]:
+    def noted(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        execute(cursor, statement, parameters, context)
+        if context is not None:  # else it is the dialect's own, outside of any transaction of ours
+            _note(context, statement, keeps_time)
+
+    return noted
+
+
+def _note(context: Any, statement: str, keeps_time: bool) -> None:
+    has_written = writes(context, statement)
+    by_hand = not has_written and (context.compiled is None or context.is_text)
+    if keeps_time or has_written or by_hand:
+        try:
+            notes = _notes_in(context.root_connection.info)
+        except NotImplementedError:
+            return  # the dialect sets itself up, on what stands for a connection
+        if has_written:
+            notes.writes += 1
+        elif by_hand:
+            notes.has_run_by_hand = True
+        if keeps_time:
+            notes.last_statement = time.monotonic()
+
+
+def _ask(dialect: Any, dbapi_connection: Any, question: str) -> None:
+    cursor = dbapi_connection.cursor()
+    try:
+        dialect.do_execute(cursor, question, ())
+    except BaseException:
+        # SQLAlchemy takes a COMMIT that failed for the end of the transaction.
+        dialect.do_rollback(dbapi_connection)
+        raise
+    finally:
+        with contextlib.suppress(Exception):
+            cursor.close()
