@@ -9,6 +9,7 @@ handed on afterwards; only when no answer comes is the outcome unknown, and the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TypeGuard
 
 from sqlalchemy import exc as sa_exc
@@ -25,7 +26,7 @@ _CLOSE_SECONDS = 5.0
 
 
 async def commit(
-    session: AsyncSession, deadline_seconds: float, deadline_name: str
+    session: AsyncSession, deadline_seconds: float, deadline_name: Callable[[], str]
 ) -> asyncio.CancelledError | None:
     """
     Commit a session and return when the database has confirmed it.
@@ -33,7 +34,7 @@ async def commit(
     Args:
         session: What is pending in it is flushed first, where cancellation still rolls back.
         deadline_seconds: Longest wait for the answer.
-        deadline_name: The setting that it comes from.
+        deadline_name: Returns the name of the setting that it comes from.
 
     Returns:
         The cancellation that arrived meanwhile, for the caller to raise once it has noted that
@@ -43,12 +44,13 @@ async def commit(
         CommitOutcomeUnknownError: The link was lost, or the deadline is over, before the answer.
         sqlalchemy.exc.SQLAlchemyError: The database refused; nothing is stored.
     """
-    if session.new or session.dirty or session.deleted:
+    below = session.sync_session
+    if below.new or below.dirty or below.deleted:
         await session.flush()
     committing = asyncio.create_task(session.commit())
     in_time, cancellation = await end_shielded(committing, deadline_seconds, _CLOSE_SECONDS)
     if not in_time:
-        message = f"no answer to COMMIT within {deadline_seconds:g} s ({deadline_name})"
+        message = f"no answer to COMMIT within {deadline_seconds:g} s ({deadline_name()})"
         raise _unanswered(message) from cancellation
     if committing.cancelled():
         raise _unanswered("the event loop ended while COMMIT was under way") from cancellation

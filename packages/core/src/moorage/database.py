@@ -23,7 +23,7 @@ from moorage.identity import Admin, Identity
 from moorage.pool import LoopPool
 from moorage.reading import ReadSession, attach_read_rules, build_read_engine
 from moorage.registry import get_connector
-from moorage.session import GuardedSession
+from moorage.session import GuardedSession, PromptSession
 from moorage.settings import DatabaseSettings
 from moorage.unit_of_work import AsyncSessionMaker, UnitOfWork, UnitOptions
 
@@ -141,11 +141,16 @@ class Database:
         Raises:
             DatabaseDisposedError: The database was disposed.
         """
+        if self._sessionmaker is not None and not self._end:
+            return self._sessionmaker
         engine = self.engine
         with self._lock:
             if self._sessionmaker is None:
                 self._sessionmaker = async_sessionmaker(
-                    engine, expire_on_commit=False, sync_session_class=GuardedSession
+                    engine,
+                    class_=PromptSession,
+                    expire_on_commit=False,
+                    sync_session_class=GuardedSession,
                 )
             return self._sessionmaker
 
@@ -176,6 +181,8 @@ class Database:
         Args:
             identity: On whose behalf it works; such a session is a transaction that only reads.
         """
+        if identity is None and self._read_sessionmaker is not None and not self._end:
+            return self._read_sessionmaker()
         engine = self.engine
         if identity is not None:
             options = self._connector.get_execution_options("read only")
@@ -188,7 +195,10 @@ class Database:
             if self._read_sessionmaker is None:
                 self._read_engine = build_read_engine(engine, self._connector)
                 self._read_sessionmaker = async_sessionmaker(
-                    self._read_engine, expire_on_commit=False, sync_session_class=ReadSession
+                    self._read_engine,
+                    class_=PromptSession,
+                    expire_on_commit=False,
+                    sync_session_class=ReadSession,
                 )
             return self._read_sessionmaker()
 

@@ -63,14 +63,14 @@ class Hooks:
         self,
         outcome: Literal["committed", "rolled_back", "unknown"],
         seconds: float,
-        limit_name: str,
+        limit_name: Callable[[], str],
     ) -> asyncio.CancelledError | None:
         """
         Run the hooks of an outcome one after the other; each once, each for up to ``seconds``.
 
         What they raise is logged. Work of a savepoint that was rolled back counts as rolled back
-        in a unit that was committed. Of an unknown outcome nothing runs. ``limit_name`` is the
-        setting that ``seconds`` comes from.
+        in a unit that was committed. Of an unknown outcome nothing runs. ``limit_name`` returns
+        the name of the setting that ``seconds`` comes from.
 
         Returns:
             The cancellation that arrived meanwhile, for the caller to raise.
@@ -98,7 +98,9 @@ def _open_savepoints(session: Session) -> Iterator[SessionTransaction]:
         transaction = transaction.parent
 
 
-async def _run(hook: Hook, seconds: float, limit_name: str) -> asyncio.CancelledError | None:
+async def _run(
+    hook: Hook, seconds: float, limit_name: Callable[[], str]
+) -> asyncio.CancelledError | None:
     task = asyncio.create_task(_call(hook))
     in_time, cancellation = await end_shielded(task, seconds, _CANCEL_SECONDS)
     if not in_time:
@@ -107,7 +109,7 @@ async def _run(hook: Hook, seconds: float, limit_name: str) -> asyncio.Cancelled
             " touched by this",
             hook,
             seconds,
-            limit_name,
+            limit_name(),
         )
         return cancellation
     failure = asyncio.CancelledError() if task.cancelled() else task.exception()

@@ -21,13 +21,32 @@ async def wait_shielded(task: asyncio.Task[Any], seconds: float) -> asyncio.Canc
     The task is neither cancelled nor asked for its result.
     """
     loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
     cancellation = None
-    while not task.done() and loop.time() < end:
-        try:
-            await asyncio.wait({task}, timeout=end - loop.time())
-        except asyncio.CancelledError as error:
-            cancellation = error
+    is_over = False
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def end() -> None:
+        nonlocal is_over
+        is_over = True
+        wake()
+
+    # What asyncio.wait() does, for one task and one wait, in a third of its calls.
+    timer = loop.call_later(seconds, end)
+    task.add_done_callback(wake)
+    try:
+        while not task.done() and not is_over:
+            try:
+                await waiter
+            except asyncio.CancelledError as error:
+                cancellation = error
+                waiter = loop.create_future()
+    finally:
+        timer.cancel()
+        task.remove_done_callback(wake)
     return cancellation
 
 

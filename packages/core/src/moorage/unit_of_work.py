@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypedDict
 
@@ -117,17 +118,24 @@ class UnitOfWork:
         inner_commits: InnerCommits = "refuse",
         identity: Identity | Admin | None = None,
     ) -> None:
-        _check_options(isolation_level, read_only, deferrable, inner_commits)
+        if deferrable or inner_commits != "refuse":
+            _check_options(isolation_level, read_only, deferrable, inner_commits)
         self._sessionmaker = sessionmaker
         self._isolation_level = "SERIALIZABLE" if deferrable else isolation_level
         self._access: AccessMode = "read write"
         if read_only:
             self._access = "read only deferrable" if deferrable else "read only"
-        self._limits = _checked_limits(statement_timeout_seconds, lock_timeout_seconds)
+        self._limits: TransactionLimits | None = None
+        if statement_timeout_seconds is not None or lock_timeout_seconds is not None:
+            self._limits = _checked_limits(statement_timeout_seconds, lock_timeout_seconds)
         self._inner_commits: InnerCommits = inner_commits
         self._identity = identity
         self._state = _State.NEW
         self._session: AsyncSession | None = None
+        self._connector: DBConnector | None = None
+        # Most units ask for nothing that a backend could lack.
+        self._asks = read_only or self._isolation_level is not None or self._limits is not None
+        self._asks = self._asks or inner_commits != "refuse"
         self._hooks: Hooks | None = None
         self._outcome: CommitOutcome | None = None
         self._rollback_only = False
@@ -230,7 +238,8 @@ class UnitOfWork:
                 f"this unit of work is {self._state.value}; a unit is used once",
                 hint="make a new UnitOfWork() for each transaction",
             )
-        session = self._factory()()
+        factory = self._sessionmaker
+        session = self._default_factory()() if factory is None else factory()
         guarded = guard(session)
         if guarded.owner is not None:
             raise UnitOfWorkError(
@@ -251,7 +260,6 @@ class UnitOfWork:
             guarded.retire(_RETIRED)
             raise
         self._session = session
-        self._hooks = Hooks(guarded)
         self._state = _State.ACTIVE
         return session
 
@@ -291,7 +299,7 @@ class UnitOfWork:
         cancellation = await self._close(session, failure) or cancellation
         guarded.retire(f"this unit of work was {self._outcome.replace('_', ' ')}")
         if self._hooks is not None:
-            limit = self._limit(session, "hook_timeout_seconds", _HOOK_SECONDS)
+            limit = self._limit("hook_timeout_seconds", _HOOK_SECONDS)
             cancellation = await self._hooks.run(self._outcome, *limit) or cancellation
         if failure is not None and failure is not exc:
             raise failure
@@ -299,7 +307,7 @@ class UnitOfWork:
             raise cancellation
 
     async def _commit(self, session: AsyncSession) -> asyncio.CancelledError | None:
-        limit = self._limit(session, "commit_timeout_seconds", _COMMIT_SECONDS)
+        limit = self._limit("commit_timeout_seconds", _COMMIT_SECONDS)
         try:
             cancellation = await commit(session, *limit)
         except CommitOutcomeUnknownError:
@@ -334,28 +342,26 @@ class UnitOfWork:
                 logger.warning("closing a session failed after its unit had ended: %r", problem)
         return cancellation
 
-    async def __aenter__(self) -> AsyncSession:
-        return await self.begin()
+    def __aenter__(self) -> Coroutine[Any, Any, AsyncSession]:
+        return self.begin()
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        await self.end(exc)
+    ) -> Coroutine[Any, Any, None]:
+        return self.end(exc)
 
-    def _factory(self) -> AsyncSessionFactory:
-        if self._sessionmaker is not None:
-            return self._sessionmaker
+    def _default_factory(self) -> AsyncSessionFactory:
         # Looked up late: the process-wide engine is built on top of this module.
         from moorage.default import get_sessionmaker
 
         return get_sessionmaker()
 
     async def _open(self, session: AsyncSession) -> None:
-        connector = _connector_of(session)
-        if connector is not None:
+        self._connector = connector = _connector_of(session)
+        if connector is not None and self._asks:
             self._refuse_what_it_cannot(connector)
         options = self._execution_options(connector)
         # A session that was handed over in the middle of a transaction keeps the one it has.
@@ -404,17 +410,17 @@ class UnitOfWork:
             options["isolation_level"] = self._isolation_level
         return options
 
-    def _limit(self, session: AsyncSession, setting: str, default: float) -> tuple[float, str]:
-        """Return a limit in seconds, and the name that whoever wants to change it looks for."""
-        connector = _connector_of(session)
-        if connector is None:
-            return default, setting
-        settings = connector.settings
-        return float(getattr(settings, setting)), settings.variable(setting)
+    def _limit(self, setting: str, default: float) -> tuple[float, Callable[[], str]]:
+        """Return a limit in seconds, and what names it for whoever wants to change it."""
+        if self._connector is None:
+            return default, lambda: setting
+        settings = self._connector.settings
+        return float(getattr(settings, setting)), partial(settings.variable, setting)
 
     def _register(self, ending: Literal["committed", "rolled_back"], hook: Hook) -> None:
-        if self._hooks is not None:
-            self._hooks.add(ending, hook)
+        if self._hooks is None:
+            self._hooks = Hooks(guard(self.session))
+        self._hooks.add(ending, hook)
 
 
 def on_commit(session: AsyncSession | Session, hook: Hook) -> None:
@@ -470,14 +476,14 @@ def _check_options(
         )
 
 
-def _checked_limits(statement: float | None, lock: float | None) -> TransactionLimits | None:
+def _checked_limits(statement: float | None, lock: float | None) -> TransactionLimits:
     for name, seconds in (("statement", statement), ("lock", lock)):
         if seconds is not None and not 0 <= seconds < float("inf"):
             raise SettingsError(
                 f"{name}_timeout_seconds is {seconds!r}",
                 hint="write a number of seconds; 0 is no limit",
             )
-    return None if statement is None and lock is None else TransactionLimits(statement, lock)
+    return TransactionLimits(statement, lock)
 
 
 def _connector_of(session: AsyncSession) -> DBConnector | None:

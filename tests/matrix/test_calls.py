@@ -1,0 +1,132 @@
+"""
+How many functions of Python a session calls, beside a session of plain SQLAlchemy.
+
+Time on the processor is what a session costs once it waits no more than it must; calls are counted
+without a clock, and come out the same on a machine that is busy.
+"""
+
+import asyncio
+import gc
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from moorage import Database
+from tests.matrix.schema import Account, create_tables
+
+Unit = Callable[[], Awaitable[object]]
+
+WARM_UP, ROUNDS = 12, 5
+
+
+async def calls(unit: Unit) -> int:
+    """Return the fewest calls of Python functions that a unit makes, once everything is cached."""
+    for _ in range(WARM_UP):
+        await unit()
+    counts = []
+    gc.collect()
+    gc.disable()  # what it finalizes counts as calls
+    try:
+        for _ in range(ROUNDS):
+            count = 0
+
+            def note(frame: object, happened: str, argument: object) -> None:
+                nonlocal count
+                count += happened == "call"
+
+            before = sys.getprofile()
+            sys.setprofile(note)
+            try:
+                await unit()
+            finally:
+                sys.setprofile(before)
+            counts.append(count)
+    finally:
+        gc.enable()
+    return min(counts)
+
+
+async def everybodys(database: Database, *, writes: bool) -> int:
+    """Return the calls of everybody's session, whose pool asks before each use."""
+    engine = create_async_engine(database.connector.get_url(), pool_pre_ping=True)
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def unit() -> None:
+        async with sessions() as session:
+            account = await session.get_one(Account, 1)
+            if writes:
+                account.balance += 1
+                await session.commit()
+
+    try:
+        return await calls(unit)
+    finally:
+        await engine.dispose()
+
+
+async def read(database: Database) -> None:
+    """Read a row by its key."""
+    async with database.read_session() as session:
+        await session.get_one(Account, 1)
+
+
+async def test_a_read_session(database: Database) -> None:
+    """A read session, guarded, limited and accounted for, calls less than everybody's does."""
+    await create_tables(database, "ada")
+    assert await calls(lambda: read(database)) < await everybodys(database, writes=False)
+
+
+async def test_a_unit_of_work(database: Database) -> None:
+    """A unit of work, whose COMMIT nobody interrupts, calls little more than everybody does."""
+    await create_tables(database, "ada")
+
+    async def unit() -> None:
+        async with database.unit_of_work() as session:
+            account = await session.get_one(Account, 1)
+            account.balance += 1
+
+    assert await calls(unit) < 1.1 * await everybodys(database, writes=True)
+
+
+async def test_listeners_are_paid_for_by_who_listens(database: Database) -> None:
+    """Nothing here listens to connections, which every session would pay; others may, and do."""
+    await create_tables(database, "ada")
+    heard: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        heard.append(statement)
+
+    quiet = await calls(lambda: read(database))
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        loud = await calls(lambda: read(database))
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert heard[-1].startswith("SELECT")
+    assert loud > 1.05 * quiet
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_a_block_that_has_nothing_to_end(database: Database, begins: bool) -> None:
+    """The end of a session's block makes a task where a transaction is open, and only there."""
+    await create_tables(database, "ada")
+    loop = asyncio.get_running_loop()
+    made: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(work.__qualname__)
+        return asyncio.Task(work, loop=loop, **options)
+
+    async with database.session() as session:
+        account = await session.get_one(Account, 1)
+        await session.commit()
+        if begins:
+            await session.refresh(account)
+        loop.set_task_factory(factory)
+    loop.set_task_factory(None)
+    assert len(made) == begins
