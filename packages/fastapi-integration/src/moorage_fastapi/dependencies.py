@@ -24,7 +24,7 @@ from starlette.requests import HTTPConnection
 from moorage import Database, UnitOfWork, UnitOptions, retire_session
 from moorage_fastapi.background import Background
 from moorage_fastapi.lifespan import served_by
-from moorage_fastapi.request_work import RequestWork, name_work, request_work
+from moorage_fastapi.request_work import RequestWork, name_work
 from moorage_fastapi.routes import Asked, asks_for, plan_of
 
 __all__ = [
@@ -152,8 +152,8 @@ def _work_on(name: str | None) -> Callable[[HTTPConnection], AsyncIterator[Reque
     async def work_of_request(connection: HTTPConnection) -> AsyncIterator[RequestWork]:
         served = served_by(connection)
         plan = plan_of(connection.scope)
-        work = RequestWork(served.get(name).session, served.on_uncommitted, plan.units.get(name))
-        async with request_work(connection, work):
+        sessions, options = served.get(name).session, plan.units.get(name)
+        async with RequestWork(connection, sessions, served.on_uncommitted, options) as work:
             if name in plan.units:
                 # Before anybody's first statement: a backend with one writer at a time takes its
                 # lock at the beginning, and cannot take it behind what an earlier dependency has
@@ -167,8 +167,8 @@ def _work_on(name: str | None) -> Callable[[HTTPConnection], AsyncIterator[Reque
 def _reading(name: str | None) -> SessionDependency:
     async def read_of_request(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
         plan_of(connection.scope)
-        work = RequestWork(served_by(connection).get(name).read_session, only_reads=True)
-        async with request_work(connection, work):
+        sessions = served_by(connection).get(name).read_session
+        async with RequestWork(connection, sessions, only_reads=True) as work:
             yield work.session
 
     session = Depends(read_of_request, scope="function")

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from moorage import Admin, Identity, UnitOfWork, bind_identity
 from moorage_fastapi.dependencies import DBSession, DBUnitOfWork
 from moorage_fastapi.lifespan import served_by
-from moorage_fastapi.request_work import RequestWork, request_work
+from moorage_fastapi.request_work import RequestWork
 
 __all__ = ["Identify", "read_session_as", "session_as", "unit_of_work_as"]
 
@@ -77,8 +77,8 @@ def read_session_as(identify: Identify) -> Callable[..., Any]:
         connection: HTTPConnection, identity: Annotated[Any, Depends(identify)]
     ) -> AsyncIterator[AsyncSession]:
         database = served_by(connection).get(None)
-        work = RequestWork(partial(database.read_session, identity=_identity(identity)))
-        async with request_work(connection, work):
+        sessions = partial(database.read_session, identity=_identity(identity))
+        async with RequestWork(connection, sessions) as work:
             yield work.session
 
     async def get_read_session_as(

@@ -160,7 +160,10 @@ def served_by_application(app: FastAPI) -> Served:
 
 
 def _first_of(*candidates: object) -> Served:
-    return next((found for found in candidates if isinstance(found, Served)), Served())
+    for found in candidates:
+        if isinstance(found, Served):
+            return found
+    return Served()
 
 
 def applications(app: FastAPI) -> Iterator[FastAPI]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Self
 
 from anyio import CancelScope
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,7 +25,7 @@ from moorage import (
 from moorage_fastapi.lifespan import OnUncommitted
 from moorage_fastapi.routes import path_of
 
-__all__ = ["RequestWork", "name_work", "request_work"]
+__all__ = ["RequestWork", "name_work"]
 
 logger: logging.Logger = logging.getLogger("moorage.fastapi")
 
@@ -44,11 +43,13 @@ class RequestWork:
     What one request does with one database: one session, and a unit of work if anybody asks.
 
     Session and unit share the session, so that an object loaded by an authentication dependency
-    and changed in the handler is stored with the rest.
+    and changed in the handler is stored with the rest. It ends with its block, before anything of
+    the response is sent.
     """
 
     def __init__(
         self,
+        connection: HTTPConnection,
         sessions: AsyncSessionFactory,
         on_uncommitted: OnUncommitted = "raise",
         options: UnitOptions | None = None,
@@ -62,6 +63,15 @@ class RequestWork:
         self._session: AsyncSession | None = None
         self._unit: UnitOfWork | None = None
         self._has_ended = False
+        name_work(connection)
+        if isinstance(connection, WebSocket):
+            _end_with_the_handshake(connection, self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        await self.end(exc)
 
     @property
     def session(self) -> AsyncSession:
@@ -98,33 +108,40 @@ class RequestWork:
         Further calls do nothing. What fails beside an ``exc`` is attached to it as a note, since
         the caller raises that.
         """
-        if self._has_ended:
+        if self._has_ended or self._session is None:
+            self._has_ended = True
             return
         self._has_ended = True
-        # A middleware that gives up cancels again at each await, and with it the rollback; FastAPI
-        # shields the end of a dependency since 0.163 only.
-        with CancelScope(shield=True):
-            try:
-                if self._unit is not None:
-                    await self._unit.end(exc)
-                elif self._session is not None:
-                    try:
-                        lost = "" if exc is not None else await self._lost(self._session)
-                    finally:
-                        await self._session.close()
-                    self._complain(lost)
-            except Exception as failure:
-                if exc is None:
-                    raise
-                exc.add_note(f"moorage: ending the request's session failed as well: {failure!r}")
-            finally:
-                if self._session is not None:
-                    retire_session(self._session, *_AFTER_THE_REQUEST)
+        try:
+            if self._unit is None and (self._only_reads or not self._session.in_transaction()):
+                await self._close(self._session, exc)
+            else:
+                # A middleware that gives up cancels again at each await, and with it the rollback;
+                # FastAPI shields the end of a dependency since 0.163 only.
+                with CancelScope(shield=True):
+                    await self._end_transaction(self._session, exc)
+        except Exception as failure:
+            if exc is None:
+                raise
+            exc.add_note(f"moorage: ending the request's session failed as well: {failure!r}")
+        finally:
+            retire_session(self._session, *_AFTER_THE_REQUEST)
 
-    async def _lost(self, session: AsyncSession) -> str:
-        if self._only_reads:  # the database let nothing be written, and needs no question
-            return uncommitted_changes(session)
-        return await find_uncommitted_changes(session)
+    async def _close(self, session: AsyncSession, exc: BaseException | None) -> None:
+        """Close a session that has nothing to roll back, or to ask the database for."""
+        async with session:
+            lost = "" if exc is not None else uncommitted_changes(session)
+        self._complain(lost)
+
+    async def _end_transaction(self, session: AsyncSession, exc: BaseException | None) -> None:
+        if self._unit is not None:
+            await self._unit.end(exc)
+            return
+        try:
+            lost = "" if exc is not None else await find_uncommitted_changes(session)
+        finally:
+            await session.close()
+        self._complain(lost)
 
     def _complain(self, lost: str) -> None:
         if not lost:
@@ -138,20 +155,6 @@ class RequestWork:
             hint="ask for the unit of work (`unit: DBUnitOfWork`), which commits, or commit the"
             ' session; lifespan(on_uncommitted="warn") only logs it',
         )
-
-
-@asynccontextmanager
-async def request_work(connection: HTTPConnection, work: RequestWork) -> AsyncIterator[RequestWork]:
-    """End the work of a request before anything of its response is sent."""
-    name_work(connection)
-    if isinstance(connection, WebSocket):
-        _end_with_the_handshake(connection, work)
-    try:
-        yield work
-    except BaseException as exc:
-        await work.end(exc)
-        raise
-    await work.end()
 
 
 def name_work(connection: HTTPConnection) -> None:
