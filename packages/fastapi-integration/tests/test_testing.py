@@ -11,7 +11,7 @@ from httpx import AsyncClient
 from sqlalchemy import select
 
 from moorage import Database, DatabaseSettings, LifecycleError, UniqueViolationError, UnitOfWork
-from moorage.testing import RolledBackDatabase
+from moorage.testing import RolledBackDatabase, assert_queries
 from moorage_fastapi import (
     AppDatabase,
     DBBackground,
@@ -23,12 +23,7 @@ from moorage_fastapi import (
     lifespan,
     unit_of_work,
 )
-from moorage_fastapi.testing import (
-    assert_queries,
-    isolated_client,
-    override_database,
-    override_settings,
-)
+from moorage_fastapi.testing import isolated_client, override_database, override_settings
 from tests.fix_database import DatabaseFactory
 from tests.matrix.schema import Account, count_accounts, create_tables
 
@@ -111,15 +106,23 @@ async def test_requests_at_once_are_served_in_turn(client: AsyncClient) -> None:
 
 
 async def test_units_with_options_work(accounts: Database) -> None:
-    """A unit that asks for an isolation level, or for reading only, runs in the test's own."""
+    """A unit that asks for an isolation level runs in the test's own; two at once take turns."""
     app = FastAPI()
 
     @app.get("/", dependencies=[Depends(unit_of_work(isolation_level="SERIALIZABLE"))])
-    async def read(database: AppDatabase, session: DBSession) -> int:
+    async def read(session: DBSession) -> int:
+        return len((await session.scalars(select(Account))).all())
+
+    @app.get("/twice")
+    async def twice(database: AppDatabase, session: DBSession) -> None:
+        await session.scalars(select(Account))
         async with database.unit_of_work() as other:
-            return len((await other.scalars(select(Account))).all())
+            await other.scalars(select(Account))
 
     async with isolated_client(app) as client:
+        assert (await client.get("/")).json() == 1
+        with pytest.raises(LifecycleError, match="would wait for the session of"):
+            await client.get("/twice")
         assert (await client.get("/")).json() == 1
 
 
@@ -152,29 +155,20 @@ async def test_failures_reach_the_test(accounts: Database) -> None:
         assert (await client.post("/")).status_code == 500
 
 
-async def test_queries_are_counted_by_route(client: AsyncClient) -> None:
+async def test_queries_are_counted_by_route(client: AsyncClient, accounts: Database) -> None:
     """Too many statements are listed with the route that sent them; savepoints do not count."""
-    with assert_queries(client, exactly=1) as log:
+    with assert_queries(1) as log:
         await client.get("/accounts/1")
-    assert [request for request, _ in log.requests] == ["GET /accounts/{key}"]
+    assert list(log.by_work) == ["GET /accounts/{key}"]
     with (
-        pytest.raises(AssertionError, match=r"2 statements were sent, at most 1") as caught,
-        assert_queries(client, at_most=1),
+        pytest.raises(AssertionError, match=r"3 statements were sent, at most 1") as caught,
+        assert_queries(at_most=1),
     ):
         await client.get("/accounts/1")
         await client.get("/inside/accounts")
-    assert "1 by GET /accounts/{key}:\n    SELECT account" in str(caught.value)
-
-
-async def test_queries_of_a_database_are_counted(accounts: Database) -> None:
-    """Without a client the statements of a database count, whoever sends them."""
-    with assert_queries(accounts, exactly=1):
         await count_accounts(accounts)
-    with pytest.raises(AssertionError, match="SELECT count"), assert_queries(accounts, exactly=0):
-        await count_accounts(accounts)
-    async with AsyncClient() as stranger:
-        with pytest.raises(LifecycleError, match="isolated_client"), assert_queries(stranger):
-            pytest.fail("a client of which nothing is known")
+    assert "\n  1 by GET /accounts/{key}:\n    SELECT account" in str(caught.value)
+    assert "\n  1 by the test:\n    SELECT count" in str(caught.value)
 
 
 async def test_another_database_in_one_line(
@@ -256,7 +250,7 @@ async def test_beside_the_fixtures_for_applications(accounts: Database) -> None:
     database = RolledBackDatabase(accounts.settings)
     async with isolated_client(application(), database) as client:
         assert (await client.post("/accounts/bob")).status_code == 200
-        with assert_queries(client, exactly=1):
+        with assert_queries(1, of=database):
             assert len((await client.get("/accounts")).json()) == 3
         assert await count_accounts(database) == 3
     assert await count_accounts(accounts) == 1

@@ -1,3 +1,3 @@
 """The line that an application adds."""
 
-pytest_plugins = ["moorage.testing.fixtures"]
+pytest_plugins = ["moorage_fastapi.fixtures"]

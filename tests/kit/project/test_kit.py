@@ -202,7 +202,7 @@ async def test_assertions(db_session) -> None:
         boat = (await db_session.scalars(query)).one()
     assert len(statements) == 2
     with (
-        pytest.raises(AssertionError, match="1 statements were expected, 2 executed"),
+        pytest.raises(AssertionError, match="2 statements were sent, exactly 1 expected"),
         assert_queries(1),
     ):
         await db_session.scalars(select(Boat))

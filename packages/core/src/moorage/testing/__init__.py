@@ -22,7 +22,7 @@ import pytest
 # What an assertion of the suite compared is shown to whoever writes a connector.
 pytest.register_assert_rewrite("moorage.testing.checks", "moorage.testing.suite")
 
-from moorage.testing.assertions import assert_queries, no_lazy_loads, no_leaks
+from moorage.testing.assertions import QueryLog, assert_queries, no_lazy_loads, no_leaks
 from moorage.testing.isolation import RolledBackDatabase
 from moorage.testing.migration_suite import MigrationSuite
 from moorage.testing.stepper import Stepper
@@ -31,6 +31,7 @@ from moorage.testing.suite import ConnectorSuite
 __all__ = [
     "ConnectorSuite",
     "MigrationSuite",
+    "QueryLog",
     "RolledBackDatabase",
     "Stepper",
     "assert_queries",

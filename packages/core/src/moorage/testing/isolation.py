@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, util
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.util.concurrency import in_greenlet
 
 from moorage.connector import DBConnector
-from moorage.database import Database
+from moorage.database import Database, PoolStatistics
 from moorage.errors import LifecycleError
 from moorage.identity import Admin, Identity
 from moorage.session import GuardedSession
@@ -50,6 +50,7 @@ class RolledBackDatabase(Database):
     Args:
         settings: Of a database that has its tables.
         connector: Built from the settings if left out.
+        of: A database to work in, instead of one of its own; it is not disposed with this one.
         wait_seconds: Longest wait of a session for the one before it.
     """
 
@@ -58,10 +59,28 @@ class RolledBackDatabase(Database):
         settings: DatabaseSettings | None = None,
         *,
         connector: DBConnector | None = None,
+        of: Database | None = None,
         wait_seconds: float = 5.0,
     ) -> None:
-        super().__init__(settings, connector=connector)
+        super().__init__(settings, connector=connector if of is None else of.connector)
+        self._of = of
         self._shared = _SharedConnection(self, wait_seconds)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """Return the real engine, which knows nothing of the shared connection."""
+        return super().engine if self._of is None else self._of.engine
+
+    def pool_statistics(self) -> PoolStatistics:
+        """Return the state of the pool, of which the shared connection is one."""
+        return super().pool_statistics() if self._of is None else self._of.pool_statistics()
+
+    async def dispose(self, drain_seconds: float = 5.0) -> None:
+        """Undo everything, and close the database unless it is another one's."""
+        if self._of is None:
+            await super().dispose(drain_seconds)
+        else:
+            await self.roll_back()
 
     @property
     def sessionmaker(self) -> AsyncSessionMaker:
@@ -76,6 +95,10 @@ class RolledBackDatabase(Database):
     def read_session(self, *, identity: Identity | Admin | None = None) -> AsyncSession:
         """Return a new session; that it only reads is not enforced here."""
         return self.session(identity=identity)
+
+    async def begin(self) -> None:
+        """Open the connection now: its sessions belong to the event loop that runs."""
+        await self._shared.open()
 
     async def roll_back(self) -> None:
         """Undo everything and close the connection; the next session begins anew."""
@@ -156,7 +179,7 @@ class _SharedConnection:
                 await self._wait(session, self._holder)
             self._holder, self._task = session, asyncio.current_task()
         try:
-            return await self._open()
+            return await self.open()
         except BaseException:
             self.give_back(session)
             raise
@@ -192,7 +215,8 @@ class _SharedConnection:
             self.forget()
             await connection.close()
 
-    async def _open(self) -> Connection:
+    async def open(self) -> Connection:
+        """Open the connection and its transaction, unless that was done; return it."""
         if self._connection is None:
             connector = self.database.connector
             options = connector.get_execution_options("read write")
@@ -239,9 +263,10 @@ class _SharedConnection:
         if self.loop is not None and self.loop is not asyncio.get_running_loop():
             raise LifecycleError(
                 "a session was used in another event loop than the ones before it in this test;"
-                " the connection that they share belongs to one loop",
-                hint="let the application run in the test's own loop (httpx.AsyncClient with"
-                " ASGITransport), or use the fixture db_committed",
+                " the connection that they share belongs to one loop, and Starlette's TestClient"
+                " runs the application in one of its own",
+                hint="use the client that `async with isolated_client(app) as client:` of"
+                " moorage_fastapi.testing gives, or the fixture db_committed",
             )
 
 
