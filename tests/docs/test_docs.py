@@ -401,7 +401,7 @@ def test_the_page_on_fastapi_runs(tmp_path: Path) -> None:
 def test_the_page_on_testing_runs(tmp_path: Path) -> None:
     """The tests of the page pass in a project, with the tables made as the page says."""
     page = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
-    line, schema, tests, suite = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    line, schema, tests, server, suite = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     package = tmp_path / "boats"
     package.mkdir()
     (package / "models.py").write_text(
@@ -431,3 +431,5 @@ def test_the_page_on_testing_runs(tmp_path: Path) -> None:
         run(tmp_path, "-c", program, "db", *command.split(), DB_NAME="app.db")
     (tmp_path / "test_migrations.py").write_text(suite)
     assert "5 passed" in run(tmp_path, "-m", "pytest", "-q", DB_NAME="app.db")
+    (tmp_path / "conftest.py").write_text(line + schema + server)
+    assert "2 passed" in run(tmp_path, "-m", "pytest", "-q", "test_boats.py")

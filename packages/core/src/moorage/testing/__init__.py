@@ -26,7 +26,9 @@ from moorage.testing.assertions import QueryLog, assert_queries, no_lazy_loads, 
 from moorage.testing.isolation import RolledBackDatabase
 from moorage.testing.migration_suite import MigrationSuite
 from moorage.testing.stepper import Stepper
+from moorage.testing.storage import create_database
 from moorage.testing.suite import ConnectorSuite
+from moorage.testing.throwaway import ThrowawayServer
 
 __all__ = [
     "ConnectorSuite",
@@ -34,7 +36,9 @@ __all__ = [
     "QueryLog",
     "RolledBackDatabase",
     "Stepper",
+    "ThrowawayServer",
     "assert_queries",
+    "create_database",
     "no_lazy_loads",
     "no_leaks",
 ]

@@ -17,7 +17,7 @@ from moorage.errors import SettingsError
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
 
-__all__ = ["Schema", "Storage", "run_in_thread"]
+__all__ = ["Schema", "Storage", "create_database", "run_in_thread"]
 
 _T = TypeVar("_T")
 
@@ -42,6 +42,11 @@ def run_in_thread(work: Coroutine[Any, Any, _T]) -> _T:
     if failures:
         raise failures[0]
     return results[0]
+
+
+def create_database(settings: DatabaseSettings) -> None:
+    """Create the database of some settings, with or without a running loop."""
+    run_in_thread(_manager(get_connector(settings)).create_database())
 
 
 class Storage:
