@@ -116,10 +116,10 @@ def db_committed(db_storage: Storage) -> Iterator[Database]:
     """
     Return a database of this test's own, in which sessions run at once and commits are real.
 
-    It is a copy of the template where the backend can copy, else it is migrated for the test. It
-    is the database of the process during the test, and dropped afterwards.
+    It is a copy of the template where the backend can copy, else it is emptied for the test. It is
+    the database of the process during the test.
     """
-    with db_storage.database("committed") as settings:
+    with db_storage.committed() as settings:
         yield from _used(Database(settings))
 
 

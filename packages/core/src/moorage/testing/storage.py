@@ -7,19 +7,25 @@ import fcntl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from sqlalchemy import Connection, delete, inspect, literal, select, table
 
 from moorage.abilities import ManagesStorage
 from moorage.connector import DBConnector
 from moorage.database import Database
-from moorage.errors import SettingsError
+from moorage.errors import DatabaseError, SettingsError
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
 
 __all__ = ["Schema", "Storage", "create_database", "run_in_thread"]
 
 _T = TypeVar("_T")
+
+# Their rows say which tables there are.
+_OF_MIGRATIONS = frozenset({"alembic_version", "moorage_migration_journal"})
 
 Schema = Callable[[Database], Awaitable[None]]
 """Makes the tables of an empty database."""
@@ -77,6 +83,7 @@ class Storage:
         connector = get_connector(settings)
         self._is_server = connector.capabilities.networked
         self._copies = connector.capabilities.template_databases
+        self._kept: _Kept | None = None
         _manager(connector)
 
     def settings(self, purpose: str) -> DatabaseSettings:
@@ -102,10 +109,36 @@ class Storage:
             run_in_thread(_manager(get_connector(settings)).drop_database())
 
     @contextmanager
+    def committed(self) -> Iterator[DatabaseSettings]:
+        """
+        Give a database with its tables, and with the rows that they are made with.
+
+        It is a copy where the backend can copy. Elsewhere one is kept for the run and emptied for
+        each use; it is made anew if its tables are made with rows, or others came to them.
+        """
+        if self._copies:
+            with self.database("committed") as settings:
+                yield settings
+            return
+        kept, self._kept = self._kept, None
+        if kept is None or not run_in_thread(kept.emptied()):
+            settings = self.settings(f"{self._worker}_committed")
+            kept = run_in_thread(_make_kept(settings, self._schema))
+        try:
+            yield kept.settings
+        finally:
+            self._kept = kept
+
+    @contextmanager
     def template(self) -> Iterator[None]:
-        """Have the template at hand, where the backend can copy one."""
+        """Have the template at hand, where the backend can copy one; drop what was kept."""
         if not self._copies:
-            yield
+            try:
+                yield
+            finally:
+                if self._kept is not None:
+                    kept = self._kept.settings
+                    run_in_thread(_manager(get_connector(kept)).drop_database())
             return
         settings = self.settings("template")
         with self._counted() as users:
@@ -130,6 +163,51 @@ class Storage:
             yield users
             file.truncate(0)
             file.write(" ".join(users))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A database that is emptied, and not made anew, for the next test."""
+
+    settings: DatabaseSettings
+    tables: frozenset[str]
+    begins_empty: bool
+
+    async def emptied(self) -> bool:
+        """Delete all rows, and return whether it is as it was made then."""
+        if not self.begins_empty:
+            return False
+        async with Database(self.settings) as database:
+            try:
+                async with database.engine.begin() as connection:
+                    names = await connection.run_sync(_tables)
+                    for name in reversed(names):
+                        if name not in _OF_MIGRATIONS:
+                            await connection.execute(delete(table(name)))
+            except DatabaseError:  # tables that refer to each other
+                return False
+        return frozenset(names) == self.tables
+
+
+def _tables(connection: Connection) -> list[str]:
+    """Return the names of tables, those that others refer to first."""
+    ordered = inspect(connection).get_sorted_table_and_fkc_names()
+    return [name for name, _ in ordered if name is not None]
+
+
+async def _make_kept(settings: DatabaseSettings, schema: Schema) -> _Kept:
+    await _make(settings, None, schema)
+    async with Database(settings) as database, database.engine.connect() as connection:
+        names = await connection.run_sync(_tables)
+        filled = [
+            name
+            for name in names
+            if name not in _OF_MIGRATIONS
+            and (
+                await connection.execute(select(literal(1)).select_from(table(name)).limit(1))
+            ).all()
+        ]
+    return _Kept(settings, frozenset(names), not filled)
 
 
 async def _make(settings: DatabaseSettings, template: str | None, schema: Schema | None) -> None:
