@@ -33,6 +33,7 @@ from moorage.migrations.journal import JOURNAL_TABLE, Journal
 from moorage.migrations.lock import migration_lock
 from moorage.migrations.rendering import RenderItem, render_item
 from moorage.migrations.request import COMPARES, REQUEST, Declared, Request
+from moorage.pool import takes_two
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
 
@@ -151,6 +152,7 @@ class _Environment:
 
     async def migrate(self) -> None:
         """Do what was asked for on connections of the database."""
+        takes_two.set(True)  # one that migrates, one that holds the lock
         async with AsyncExitStack() as stack:
             database = self._request.database
             if database is None or database.connector.capabilities.networked:

@@ -7,7 +7,7 @@ whether an idle one is still good; ``transport`` is the socket underneath.
 """
 
 from moorage.pool.connecting import ConnectGate
-from moorage.pool.holders import work_name
+from moorage.pool.holders import takes_two, work_name
 from moorage.pool.liveness import attach_liveness
 from moorage.pool.loop_pool import LoopPool, pool_of_marked
 from moorage.pool.transport import enable_keepalive, note_descriptor, release_descriptor
@@ -20,5 +20,6 @@ __all__ = [
     "note_descriptor",
     "pool_of_marked",
     "release_descriptor",
+    "takes_two",
     "work_name",
 ]

@@ -20,7 +20,15 @@ from typing import Any, NamedTuple
 
 from greenlet import getcurrent
 
-__all__ = ["Holder", "stack_of_caller", "told", "warn_of_long", "warn_of_second", "work_name"]
+__all__ = [
+    "Holder",
+    "stack_of_caller",
+    "takes_two",
+    "told",
+    "warn_of_long",
+    "warn_of_second",
+    "work_name",
+]
 
 logger: logging.Logger = logging.getLogger("moorage.pool")
 
@@ -30,6 +38,9 @@ What the current task is doing, for the messages of the pool: ``work_name.set("G
 
 Without it they name the task. An integration of a web framework sets it to the route.
 """
+
+takes_two: ContextVar[bool] = ContextVar("moorage_takes_two", default=False)
+"""Whether the current task takes a second connection on purpose, from a pool of its own."""
 
 _SHOWN_HOLDERS = 5
 _SHOWN_FRAMES = 8
@@ -93,6 +104,8 @@ def warn_of_long(holder: Holder, variable: str) -> None:
 
 def warn_of_second(task: asyncio.Task[Any]) -> None:
     """Log, once per name, that a task takes a second connection while it holds one."""
+    if takes_two.get():
+        return
     work = work_name.get()
     name = _name_of(task, work)
     kind = work or str(getattr(task.get_coro(), "__qualname__", name))
