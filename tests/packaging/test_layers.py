@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # package (migrations/, pool/) is one name. A new module has to be given its place here.
 CORE_LAYERS = (
     {"_requirements"},
-    {"address", "errors", "shield", "notes"},
+    {"address", "errors", "shield", "notes", "by_key"},
     {"rows"},
     {"environment", "identity"},
     {"abilities"},
@@ -49,7 +49,7 @@ ONLY = {
         *("binding", "identity"),
     },
     "commit": {"diagnosis", "errors", "shield"},
-    "session": {"abilities", "errors", "engine", "identity", "notes"},
+    "session": {"abilities", "by_key", "errors", "engine", "identity", "notes"},
     "hooks": {"shield"},
 }
 

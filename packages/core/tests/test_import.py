@@ -117,6 +117,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.address",
         "moorage.answers",
         "moorage.bulk",
+        "moorage.by_key",
         "moorage.commit",
         "moorage.connector",
         "moorage.diagnosis",

@@ -19,8 +19,10 @@ from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection, Result, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util import EMPTY_DICT
 
 from moorage.abilities import TellsWrites
+from moorage.by_key import KEY, KEY_TYPES, statement_by_key
 from moorage.engine import connector_of
 from moorage.errors import ConnectionLostError, DatabaseError, SessionSharedError, UnitOfWorkError
 from moorage.identity import Admin, Identity
@@ -45,7 +47,6 @@ _WORK = (
     "add_all",
     "delete",
     "flush",
-    "get",
     "get_one",
     "merge",
     "refresh",
@@ -53,6 +54,9 @@ _WORK = (
     "scalars",
 )
 
+
+# What `AsyncSession.get` hands on where it was given no execution options.
+_NONE = EMPTY_DICT
 
 _IN_A_UNIT = "do it inside the unit's block, or in a new unit of work"
 
@@ -70,6 +74,8 @@ class GuardedSession(Session):
     identity: Identity | Admin | None = None
     """On whose behalf it works; ``None`` for nobody's. Set by :func:`moorage.bind_identity`."""
 
+    # Whether `get` is that of SQLAlchemy below.
+    _gets_plainly: bool = True
     _savepoint: SessionTransaction | None = None
     _ended: tuple[str, str] | None = None
     _user: asyncio.Task[Any] | None = None
@@ -136,6 +142,16 @@ class GuardedSession(Session):
         if options and (options.get("stream_results") or options.get("yield_per")):
             self._streams = (*(stream for stream in self._streams if not stream.closed), result)
         return result
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the object with a key, as SQLAlchemy does; refused after the end of the unit."""
+        if self._greenlet is getcurrent():
+            return self._get(args, kwargs)
+        self._take()
+        try:
+            return self._get(args, kwargs)
+        finally:
+            self._leave()
 
     def connection(self, *args: Any, **kwargs: Any) -> Connection:
         """Return the transaction's connection, as SQLAlchemy does."""
@@ -218,6 +234,19 @@ class GuardedSession(Session):
             yield
         finally:
             self._leave()
+
+    def _get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if (
+            self._gets_plainly
+            and len(args) == 2
+            and type(args[1]) in KEY_TYPES
+            and all(value is None or value is False or value is _NONE for value in kwargs.values())
+            and (plan := statement_by_key(args[0])) is not None
+        ):
+            mapper, statement = plan
+            if mapper.identity_key_from_primary_key((args[1],)) not in self.identity_map:
+                return self.execute(statement, {KEY: args[1]}).unique().scalars().one_or_none()
+        return super().get(*args, **kwargs)
 
     def _close_streams(self) -> None:
         # Some drivers take nothing from a connection, not even COMMIT, before they have had the
@@ -431,7 +460,8 @@ def _guarded_class(base: type[Session]) -> type[GuardedSession]:
     if base is Session:
         return GuardedSession
     if (known := _guarded_classes.get(base)) is None:
-        made = type(f"Guarded{base.__name__}", (GuardedSession, base), {})
+        own = {"_gets_plainly": base.get is Session.get}
+        made = type(f"Guarded{base.__name__}", (GuardedSession, base), own)
         known = _guarded_classes.setdefault(base, made)
     return known
 
