@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 from argparse import ArgumentParser
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,64 +61,53 @@ def run(sections: list[str], rounds: int, *, quick: bool) -> dict[str, Any]:
     """Measure."""
     load = os.getloadavg()[0]
     results: dict[str, Any] = {"rounds": rounds, "load": f"{load:.1f}"}
+    few = max(2, rounds // 3)
     with ExitStack() as stack:
         places = Places(stack)
-
-        def said(title: str, work: Callable[[], Any]) -> Any:
-            print(f"measuring {title} …", file=sys.stderr, flush=True)
-            return work()
-
         for backend in BACKENDS:
             if backend in sections:
-                place = places.get(backend, "bench_units")
-                results[backend] = said(backend, lambda place=place: units(place, rounds))
+                _say(backend)
+                results[backend] = units(places.get(backend, "bench_units"), rounds)
+                results.setdefault("calls", {})[backend] = results[backend].pop("calls")
         if "network" in sections:
             trips, results["network"] = {}, {}
             for backend in ("postgres", "mysql"):
-                place = places.get(backend, "bench_network")
-                few = max(2, rounds // 3)
-                found = said(
-                    f"{backend} through a proxy",
-                    lambda place=place, few=few: units(place, few, proxy=True),
-                )
+                _say(f"{backend} through a proxy")
+                found = units(places.get(backend, "bench_network"), few, proxy=True)
                 trips[backend] = found.pop("round trips")
                 results["network"].update({f"{backend}, {k}": v for k, v in found.items()})
             results["round trips"] = trips
         if "web" in sections:
-            place = places.get("postgres", "bench_web")
-            few = max(2, rounds // 3)
-            results["web"] = said("FastAPI", lambda: asyncio.run(web.measure(place, few)))
+            _say("FastAPI")
+            results["web"] = asyncio.run(web.measure(places.get("postgres", "bench_web"), few))
         if "bulk" in sections:
             results["bulk"] = {}
             for backend in BACKENDS:
+                _say(f"bulk inserts, {backend}")
                 place = places.get(backend, "bench_bulk")
-                few = max(2, rounds // 3)
-                results["bulk"][backend] = said(
-                    f"bulk inserts, {backend}",
-                    lambda place=place, few=few: asyncio.run(bulk.measure(place, few)),
-                )
+                results["bulk"][backend] = asyncio.run(bulk.measure(place, few))
         if "growth" in sections:
-            results["growth"] = said(
-                "growth", lambda: asyncio.run(grow(places, rounds, quick=quick))
-            )
+            results["growth"] = asyncio.run(grow(places, rounds, quick=quick))
     return results
+
+
+def _say(title: str) -> None:
+    print(f"measuring {title} …", file=sys.stderr, flush=True)
 
 
 async def grow(places: Places, rounds: int, *, quick: bool) -> dict[str, Any]:
     """Measure how time and memory grow."""
     sizes = [1_000, 10_000] if quick else [1_000, 10_000, 100_000, 1_000_000]
     counts = [10, 100] if quick else [10, 100, 1_000, 10_000]
-    return {
-        "rows in the table": await growth.rows(
-            lambda name: places.get("postgres", name), sizes, rounds
-        ),
-        "distinct statements": await growth.statements(
-            places.get("postgres", "bench_statements"), counts, rounds
-        ),
-        "open sessions": await growth.sessions(
-            places.get("postgres", "bench_sessions"), [1, 100, 1_000, 10_000]
-        ),
-    }
+    found: dict[str, Any] = {}
+    for backend in ("postgres", "mysql"):
+        place_of = partial(places.get, backend)
+        _say(f"growth, {backend}")
+        found[f"{backend}, rows in the table"] = await growth.rows(place_of, sizes, rounds)
+        found[f"{backend}, distinct statements"] = await growth.statements(place_of, counts, rounds)
+    place = places.get("postgres", "bench_sessions")
+    found["open sessions"] = await growth.sessions(place, [1, 100, 1_000, 10_000])
+    return found
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 """How time per unit grows with rows, distinct statements and open sessions; moorage alone."""
 
+import itertools
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
-from sqlalchemy import literal_column, select
+from sqlalchemy import ColumnClause, Integer, literal_column, select
 
-from benchmarks.measure import interleaved, ratios, timed
+from benchmarks.measure import Work, interleaved, ratios, timed
 from benchmarks.peers.moorage_peer import Moorage, settings_of
 from benchmarks.schema import Book, Place, fill, row
 from moorage import Database, bulk_insert
@@ -41,34 +43,40 @@ async def rows(place_of: Callable[[str], Place], sizes: list[int], rounds: int) 
         return ratios(await interleaved(variants, rounds), next(iter(variants)))
 
 
-async def statements(place: Place, counts: list[int], rounds: int) -> dict[str, Any]:
-    """Read by key with so many distinct statements in turn, on one connection."""
+async def statements(
+    place_of: Callable[[str], Place], counts: list[int], rounds: int
+) -> dict[str, Any]:
+    """Read by key with so many distinct statements in turn, each count on one connection."""
+    place = place_of("bench_statements")
     await fill(place, 100)
-    settings = settings_of(place).model_copy(update={"pool_size": 1, "max_overflow": 0})
-    async with Database(settings) as database:
-
-        async def read(number: int) -> None:
-            async with database.read_session() as session:
-                column = literal_column(str(number))
-                await session.execute(select(Book.id, column).where(Book.id == 1 + number % 100))
-
+    changes: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
+    if place.backend == "postgres":
+        # Else the server plans a statement anew the first five times, and of many statements none
+        # comes to its sixth.
+        plans = {"plan_cache_mode": "force_generic_plan"}
+        changes["connector_options"] = {"server_settings": plans}
+    settings = settings_of(place).model_copy(update=changes)
+    async with AsyncExitStack() as stack:
         variants = {}
         for count in counts:
+            # With caches of its own, which nobody else fills.
+            database = await stack.enter_async_context(Database(settings))
+            read = partial(_read, database)
             await timed(read, range(count), 1)
-            turn = iter(range(10**9))
+            variants[f"{count:,} statements"] = partial(
+                _timed_in_turn, read, itertools.cycle(range(count))
+            )
+        return ratios(await interleaved(variants, rounds), next(iter(variants)))
 
-            def measured(count: int = count, turn: Any = turn) -> Any:
-                return timed(read, [next(turn) % count for _ in range(UNITS)], 1)
 
-            variants[f"{count:,} statements"] = measured
-            # Each count has its caches to itself: the rounds of one follow each other.
-            await timed(read, range(count), 1)
-        times = {}
-        for name, variant in variants.items():
-            count = int(name.partition(" ")[0].replace(",", ""))
-            await timed(read, range(min(count, 2500)), 1)
-            times[name] = (await interleaved({name: variant}, rounds))[name]
-    return ratios(times, next(iter(times)))
+async def _read(database: Database, number: int) -> None:
+    async with database.read_session() as session:
+        column: ColumnClause[int] = literal_column(str(number), Integer)
+        await session.execute(select(Book.id, column).where(Book.id == 1 + number % 100))
+
+
+async def _timed_in_turn(read: Work, numbers: Iterator[int]) -> float:
+    return await timed(read, list(itertools.islice(numbers, UNITS)), 1)
 
 
 async def sessions(place: Place, counts: list[int]) -> dict[str, Any]:

@@ -26,6 +26,12 @@ PACKAGES = (
     "uvloop",
 )
 
+# What does not depend on the machine.
+COUNTED = {
+    "round trips": "Round trips, counted",
+    "calls": "Calls of Python functions in one unit, counted",
+}
+
 
 def cell(ratio: dict[str, float]) -> str:
     """Return a ratio with its quartiles."""
@@ -78,9 +84,10 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *targets(results),
     ]
-    if "round trips" in results:
-        lines += ["## Round trips, counted", ""]
-        for backend, peers in results["round trips"].items():
+    for kind, title in COUNTED.items():
+        if kind in results:
+            lines += [f"## {title}", ""]
+        for backend, peers in results.get(kind, {}).items():
             rows = [[name, *(str(n) for n in counts.values())] for name, counts in peers.items()]
             lines += [f"### {backend}", "", *table(["", "read", "write", "change"], rows)]
     for section in ("postgres", "mysql", "sqlite", "network", "web"):
@@ -89,6 +96,9 @@ def markdown(results: dict[str, Any]) -> str:
                 rows = [[name, *map(str, counts.values())] for name, counts in bases.items()]
                 title = "### sqlite: 32 tasks change one row ten times each"
                 lines += [title, "", *table(["", "acknowledged", "lost", "failed"], rows)]
+                continue
+            if work == "clients":
+                lines += [f"The clients of the services were {bases}.", ""]
                 continue
             if work == "failures":
                 rows = [[name, ", ".join(what)] for name, what in bases.items()]

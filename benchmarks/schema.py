@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 
-from sqlalchemy import URL, ForeignKey, String
+from sqlalchemy import URL, ForeignKey, String, insert
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -94,8 +94,8 @@ async def fill(place: Place, rows: int = ROWS) -> None:
         await connection.run_sync(Base.metadata.drop_all)
         await connection.run_sync(Base.metadata.create_all)
         authors = [{"id": key, "name": f"author {key}"} for key in range(1, 11)]
-        await connection.execute(Author.__table__.insert(), authors)
+        await connection.execute(insert(Author), authors)
         for begin in range(1, rows + 1, 10_000):
             keys = range(begin, min(begin + 10_000, rows + 1))
-            await connection.execute(Book.__table__.insert(), [row(key) for key in keys])
+            await connection.execute(insert(Book), [row(key) for key in keys])
     await engine.dispose()

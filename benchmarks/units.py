@@ -89,6 +89,32 @@ async def round_trips(peers: dict[str, Peer], proxy: CountingProxy) -> dict[str,
     return result
 
 
+async def calls(peers: dict[str, Peer]) -> dict[str, dict[str, int]]:
+    """Return how many functions of Python each peer calls, exactly, whatever the machine does."""
+    result: dict[str, dict[str, int]] = {}
+    for name, peer in peers.items():
+        result[name] = {}
+        for work in ("read", "write", "change"):
+            do = unit(peer, work)
+            result[name][work] = min([await _calls_of(do, key) for key in keys(work, 30)])
+    return result
+
+
+async def _calls_of(work: Work, key: int) -> int:
+    count = 0
+
+    def note(frame: object, happened: str, argument: object) -> None:
+        nonlocal count
+        count += happened == "call"
+
+    sys.setprofile(note)
+    try:
+        await work(key)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
 async def losses(peers: dict[str, Peer], place: Place) -> dict[str, dict[str, int]]:
     """Let 32 tasks change one row ten times each; return what was lost, and what failed."""
     result: dict[str, dict[str, int]] = {}
@@ -120,6 +146,7 @@ async def main(place: Place, rounds: int) -> dict[str, Any]:
         if place.backend == "sqlite":
             result["losses"] = await losses(peers, place)
         await fill(place)
+        result["calls"] = await calls(peers)
         times = await speeds(peers, rounds)
     result["failures"] = {
         name: [f"{count} x {what}" for what, count in Counter(kinds).items()]

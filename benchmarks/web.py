@@ -3,96 +3,98 @@
 import asyncio
 import json
 import os
-import random
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import load_generator
 from benchmarks.measure import interleaved, ratios
-from benchmarks.schema import NEW_KEYS, ROWS, Place, fill
+from benchmarks.schema import Place, fill
 from tests.servers.supervision import free_port
 
 CLIENTS = 32
 SECONDS = 1.0
 VARIANTS = ("raw driver", "everybody's", "moorage", "advanced-alchemy", "fastapi-sqla")
+BASES = ("raw driver", "everybody's", "advanced-alchemy", "fastapi-sqla")
 
 
-async def client(port: int, method: str, end: float) -> int:
-    """Ask again and again on one connection; return how many answers were right."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    done = 0
-    while time.perf_counter() < end:
-        key = random.randint(1, ROWS) if method == "GET" else next(NEW_KEYS)
-        writer.write(
-            f"{method} /books/{key} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+class Service:
+    """
+    The service of one peer, in a process of its own.
+
+    Attributes:
+        processor: By method, the seconds of the processor per request of each round.
+    """
+
+    def __init__(self, name: str, place: Place, stack: ExitStack) -> None:
+        self.port = free_port()
+        self.processor: dict[str, list[float]] = {}
+        environment = {
+            **os.environ,
+            "BENCH_VARIANT": name,
+            "BENCH_PLACE": json.dumps(asdict(place)),
+        }
+        command = [sys.executable, "-m", "uvicorn", "benchmarks.web_app:app", "--no-access-log"]
+        self._process = subprocess.Popen(
+            [*command, "--port", str(self.port), "--log-level", "warning"],
+            env=environment,
+            cwd=Path(__file__).parents[1],
         )
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split()[0])
-        body = await reader.readexactly(length)
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"{head!r} {body[:300]!r}")
-        done += 1
-    writer.close()
-    return done
+        stack.callback(self._process.wait)
+        stack.callback(self._process.terminate)
 
+    async def answers(self) -> None:
+        """Return when it listens."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                except OSError:
+                    await asyncio.sleep(0.1)
+                else:
+                    writer.close()
+                    return
 
-async def load(port: int, method: str) -> float:
-    """Let the clients ask for a while; return the seconds per request."""
-    begin = time.perf_counter()
-    clients = (client(port, method, begin + SECONDS) for _ in range(CLIENTS))
-    done = sum(await asyncio.gather(*clients))
-    return (time.perf_counter() - begin) / done
+    async def load(self, clients: load_generator.LoadGenerator, method: str) -> float:
+        """Let the clients ask for a while; return the seconds per request."""
+        before = self._processor_seconds()
+        seconds = await clients.run(self.port, method, CLIENTS, SECONDS)
+        spent = self._processor_seconds() - before
+        self.processor.setdefault(method, []).append(spent * seconds / SECONDS)
+        return seconds
 
-
-async def answers(port: int) -> None:
-    """Return when somebody listens."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.1)
-            else:
-                writer.close()
-                return
+    def _processor_seconds(self) -> float:
+        # The fields behind the name, which may hold anything: proc_pid_stat(5).
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(place: Place, rounds: int) -> dict[str, Any]:
-    """Return the ratios of GET and POST."""
+    """Return the ratios of GET and POST, and what each costs the server's processor."""
     await fill(place)
-    ports: dict[str, int] = {}
+    clients = load_generator.obtain()
     result: dict[str, Any] = {}
     with ExitStack() as stack:
-        for name in VARIANTS:
-            port = ports[name] = free_port()
-            environment = {
-                **os.environ,
-                "BENCH_VARIANT": name,
-                "BENCH_PLACE": json.dumps(asdict(place)),
-            }
-            command = [sys.executable, "-m", "uvicorn", "benchmarks.web_app:app", "--no-access-log"]
-            process = subprocess.Popen(  # noqa: ASYNC220 (started once, before measuring)
-                [*command, "--port", str(port), "--log-level", "warning"],
-                env=environment,
-                cwd=Path(__file__).parents[1],
-            )
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-        for port in ports.values():
-            await answers(port)
+        services = {name: Service(name, place, stack) for name in VARIANTS}
+        for service in services.values():
+            await service.answers()
         for method in ("GET", "POST"):
             variants = {
-                name: (lambda port=port, method=method: load(port, method))
-                for name, port in ports.items()
+                name: partial(service.load, clients, method) for name, service in services.items()
             }
+            for variant in variants.values():
+                await variant()  # connections are opened, a few at a time
             times = await interleaved(variants, rounds)
-            result[f"FastAPI {method}"] = {
-                base: ratios(times, base) for base in ("raw driver", "everybody's")
+            result[f"FastAPI {method}"] = {base: ratios(times, base) for base in BASES}
+            processor = {
+                name: service.processor[method][-rounds:] for name, service in services.items()
             }
-            for base in ("advanced-alchemy", "fastapi-sqla"):
-                result[f"FastAPI {method}"][base] = ratios(times, base)
+            result[f"FastAPI {method}, processor of the server"] = {
+                base: ratios(processor, base) for base in BASES
+            }
+    result["clients"] = str(clients)
     return result
