@@ -177,9 +177,13 @@ def test_each_capability_is_shown_with_its_checks() -> None:
         for first, last in table("capabilities").items()
     }
     assert shown.keys() == {field.name for field in fields(Capabilities)}
-    assert shown.pop("errors") == {"test_errors_are_classified"}
+    assert shown.pop("errors") == {"test_each_declared_error_is_brought_about"}
     for capability, names in shown.items():
-        assert names == {name for name, about in checks.items() if about.capability == capability}
+        assert names == {
+            name
+            for name, about in checks.items()
+            if about.capability == capability and not about.hook  # shown with the hook
+        }
 
 
 def is_protocol(cls: object) -> bool:
@@ -210,12 +214,27 @@ def test_each_method_of_a_connector_is_shown() -> None:
     assert shown == public
 
 
+def test_each_hook_is_shown_with_its_check() -> None:
+    """The page on connectors names the check of each method that has one for its override."""
+    shown = {
+        name: set(re.findall(r"`(test_\w+)`", last))
+        for first, last in table("methods").items()
+        for name in re.findall(r"`(\w+)`", first)
+    }
+    for name, about in checks_of(ConnectorSuite).items():
+        assert not about.hook or name in shown[about.hook]
+
+
 def test_the_errors_that_are_brought_about_are_listed() -> None:
-    """The page on connectors names the errors for which the suite has a check."""
+    """The page on connectors names the errors that the suite brings about."""
     page = CONNECTORS_PAGE.read_text(encoding="utf-8")
-    section = page.partition("The suite brings about each of these")[2].partition("```")[0]
-    for about in checks_of(ConnectorSuite).values():
-        assert about.error is None or f"`{about.error.__name__}`" in section
+    section = page.partition("What is in `Capabilities.errors`")[2].partition("Others only")[0]
+    violations = {"Unique", "ForeignKey", "NotNull", "Check"}  # in words of their own
+    brought = {
+        kind.__name__ for about in checks_of(ConnectorSuite).values() for kind in about.brings
+    }
+    listed = set(re.findall(r"`(\w+Error)`", section))
+    assert brought - {f"{name}ViolationError" for name in violations} == listed
 
 
 def test_the_toml_of_a_connector_is_valid() -> None:

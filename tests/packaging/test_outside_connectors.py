@@ -112,6 +112,12 @@ OUTSIDE = [
         "get_url",
         'from moorage import DBConnector\nclass Connector(DBConnector):\n    name = "urlless"\n',
     ),
+    Outside(
+        "lost",
+        "ConnectorContractError",
+        "Could not parse",
+        CONNECTOR.replace('self.build_url("{driver}")', '"sqlite+aiosqlite//"'),
+    ),
     Outside("old", "ContractVersionError", "contract 0", contract=0),
     Outside("new", "ContractVersionError", "contract 2", contract=2),
     Outside("worded", "ConnectorContractError", "no number", contract='"one"'),

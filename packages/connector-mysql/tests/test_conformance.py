@@ -6,12 +6,15 @@ import pytest
 
 from moorage import DatabaseSettings
 from moorage.testing import ConnectorSuite
+from moorage_mysql.provocations import PROVOCATIONS
 
 pytestmark = pytest.mark.parametrize("backend", ["mysql"])
 
 
 class TestConformance(ConnectorSuite):
     """All checks of the suite."""
+
+    provocations = PROVOCATIONS
 
     @pytest.fixture
     def settings(self, fresh_database: dict[str, Any]) -> DatabaseSettings:

@@ -13,6 +13,7 @@ from sqlalchemy import URL, text
 from moorage import (
     Capabilities,
     ConnectionLostError,
+    ConnectorContractError,
     ConnectorImportError,
     ConnectorOptions,
     Database,
@@ -330,6 +331,35 @@ def test_engine_without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(caught.value.__cause__, ImportError)
     assert "pip install" in caught.value.hint
     assert "kestrel" not in repr(caught.value) + str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments", "says"),
+    [
+        ("sqlite+aiosqlite//u:kestrel@h", {}, "Could not parse"),
+        ("sqlite+aiosqlite://u:p@h:kestrel/x", {}, "is no number"),
+        (None, {}, "got None"),
+        ("sqlite://", {}, "async driver"),
+        ("sqlite+aiosqlite://", {"wings": 2}, "wings"),
+    ],
+    ids=["no URL", "no port", "nothing", "no async driver", "unknown argument"],
+)
+def test_engine_of_a_wrong_url_or_argument(url: Any, arguments: dict[str, int], says: str) -> None:
+    """What SQLAlchemy makes no engine of is the connector's fault, which is named without it."""
+
+    class WrongFile(SQLiteFile):
+        def get_url(self) -> URL:
+            found: URL = url
+            return found
+
+        def get_engine_args(self) -> dict[str, Any]:
+            return {**super().get_engine_args(), **arguments}
+
+    with pytest.raises(ConnectorContractError, match=r"get_url\(\).* connector 'duck'") as caught:
+        WrongFile(DatabaseSettings()).create_engine()
+    assert says in str(caught.value)
+    assert "build_url()" in caught.value.hint
+    assert "kestrel" not in str(caught.value) + str(caught.value.__cause__)
 
 
 # ---- errors ------------------------------------------------------------------------------------

@@ -49,11 +49,14 @@ _KINDS: dict[str, type[DatabaseError]] = {
     "SQLITE_SCHEMA": StalePlanError,
     "SQLITE_TOOBIG": DataError,
 }
+# Told apart as well, but nothing that moorage does brings them about: they need an authorizer, an
+# interrupt from outside, or the interface for statements that SQLite has replaced long ago.
+_OUT_OF_REACH = {PermissionDeniedError, StatementCancelledError, StalePlanError}
 ERRORS: frozenset[type[DatabaseError]] = frozenset(
     {*_KINDS.values(), LockTimeoutError, ReadOnlyError, SerializationError}
     | {StatementSyntaxError, UndefinedObjectError}
-)
-"""The classes that are told apart; those of locks and files by the connector itself."""
+) - frozenset(_OUT_OF_REACH)
+"""The classes that are promised; those of locks and files are told by the connector itself."""
 
 _UNDEFINED = re.compile(
     r"^no such (?:table|column|function|index|view|trigger|collation)|"

@@ -33,6 +33,7 @@ from moorage.diagnosis import Diagnosis, explain_error
 from moorage.environment import nearest
 from moorage.errors import (
     ConnectionLostError,
+    ConnectorContractError,
     ConnectorImportError,
     DatabaseError,
     DatabaseUnavailableError,
@@ -131,7 +132,9 @@ class Capabilities:
         tls: ``ssl_mode`` and the certificates are understood. Settings that ask for encryption,
             as they do for a host elsewhere unless they say otherwise, are refused without it.
         several_hosts: ``host`` may list several places between which the connector fails over.
-        read_hosts: ``read_host`` is understood.
+        read_hosts: ``read_host`` is understood;
+            :meth:`DBConnector.get_read_connect_args` says where read sessions connect to. It needs
+            ``read_only_connections``: only then have these connections of their own.
         isolation_levels: SQLAlchemy's names of the isolation levels that a unit may ask for.
         read_only_transactions: A transaction can be opened so that the database refuses writes.
         read_only_connections: A connection can be made to refuse writes as long as it is open;
@@ -306,9 +309,19 @@ class DBConnector(ABC):
 
         Raises:
             ConnectorImportError: The driver, or SQLAlchemy's dialect for it, is not installed.
+            ConnectorContractError: SQLAlchemy makes nothing of the URL or of the arguments.
         """
         try:
-            return create_async_engine(self.get_url(), **self.get_engine_args())
+            url, arguments = self.get_url(), self.get_engine_args()
+            try:
+                return create_async_engine(url, **arguments)
+            except sa_exc.NoSuchModuleError:
+                raise
+            except (sa_exc.ArgumentError, sa_exc.InvalidRequestError, TypeError) as error:
+                raise self._unusable(str(error)) from error
+            except ValueError:
+                # Said of a part of the URL, which is quoted and may be the password's.
+                raise self._unusable("a part of the URL is no number") from None
         except (ImportError, sa_exc.NoSuchModuleError) as error:
             distribution = _distribution_of(type(self))
             origin = f" of {distribution}" if distribution else ""
@@ -364,6 +377,16 @@ class DBConnector(ABC):
         no statement finds a way around it; core puts the connection into autocommit.
         """
         raise NotImplementedError(f"connector {self.name!r} declares read_only_connections")
+
+    def get_read_connect_args(self) -> Mapping[str, Any]:
+        """
+        Return arguments for the driver's ``connect`` that lead to ``settings.read_hosts``.
+
+        Called for each connection of a read session, where ``capabilities.read_hosts`` is declared
+        and ``settings.read_host`` is set. They replace those of the same name that SQLAlchemy's
+        dialect has made of the URL.
+        """
+        raise NotImplementedError(f"connector {self.name!r} declares read_hosts")
 
     @property
     def reads_without_transaction(self) -> bool:
@@ -605,6 +628,18 @@ class DBConnector(ABC):
                 else:
                     problems.append(explain(self.option_variable, item))
         raise SettingsError(problems)
+
+    def _unusable(self, reason: str) -> ConnectorContractError:
+        distribution = _distribution_of(type(self))
+        origin = f" of {distribution}" if distribution else ""
+        return ConnectorContractError(
+            f"SQLAlchemy can make no engine of what get_url() and get_engine_args() of connector"
+            f" {self.name!r}{origin} return: {reason}",
+            hint=f"report it to the authors of {distribution}"
+            if distribution
+            else "return what build_url() makes of dialect and async driver, as in"
+            " 'postgresql+asyncpg', and arguments that create_async_engine() knows",
+        )
 
     def _refuse_unsupported_settings(self) -> None:
         settings, can = self.settings, self.capabilities

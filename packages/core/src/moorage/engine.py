@@ -117,6 +117,7 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
     async def open_connection(
         dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]
     ) -> Any:
+        cparams = _connect_args(connector, record, cparams)
         try:
             async with asyncio.timeout(deadline), gate.passing():
                 connection = await util.greenlet_spawn(dialect.connect, *cargs, **cparams)
@@ -154,6 +155,14 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> Any:
         return util.await_only(open_in_own_task(dialect, record, cargs, cparams))
+
+
+def _connect_args(connector: DBConnector, record: Any, usual: dict[str, Any]) -> dict[str, Any]:
+    """Return what a connection is opened with: of a read session, maybe somewhere else."""
+    elsewhere = connector.settings.read_host is not None and record is not None
+    if elsewhere and READS_ONLY in record.record_info:
+        return {**usual, **connector.get_read_connect_args()}
+    return usual
 
 
 # Per engine: connections that are being made for tasks which were cancelled meanwhile.

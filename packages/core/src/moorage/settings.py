@@ -329,6 +329,12 @@ class DatabaseSettings(BaseSettings):
         return tuple(HostPort(h.host, h.port or self.port) for h in parse_hosts(self.host))
 
     @property
+    def read_hosts(self) -> tuple[HostPort, ...]:
+        """Return ``read_host`` taken apart in the same way; empty where it is unset."""
+        places = parse_hosts(self.read_host) if self.read_host else ()
+        return tuple(HostPort(h.host, h.port or self.port) for h in places)
+
+    @property
     def env_prefix(self) -> str:
         """Return the prefix of the environment variables these settings were read with."""
         return self._reading.prefix

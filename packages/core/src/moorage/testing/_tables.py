@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +25,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
 from moorage.database import Database
+from moorage.models import UTCDateTime
 
 __all__ = [
     "VALUES",
@@ -62,8 +63,16 @@ class Item(Base):
     owner_id: Mapped[int] = mapped_column(ForeignKey("moorage_owner.id"))
 
 
+# Elsewhere it is another year.
+_MIDNIGHT = datetime(2026, 12, 31, 23, 59, 58, tzinfo=UTC)
+_EAST, _WEST = timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-11))
+
 VALUES: dict[str, tuple[TypeEngine[Any], Any]] = {
     "aware datetime": (DateTime(timezone=True), datetime(2026, 2, 28, 23, 59, 58, tzinfo=UTC)),
+    "aware datetime from the east": (DateTime(timezone=True), _MIDNIGHT.astimezone(_EAST)),
+    "aware datetime from the west": (DateTime(timezone=True), _MIDNIGHT.astimezone(_WEST)),
+    "moment from the east": (UTCDateTime(), _MIDNIGHT.astimezone(_EAST)),
+    "moment from the west": (UTCDateTime(), _MIDNIGHT.astimezone(_WEST)),
     "naive datetime": (DateTime(), datetime(2026, 2, 28, 23, 59, 58)),  # noqa: DTZ001
     "decimal": (Numeric(12, 6), Decimal("123456.123456")),
     "json": (JSON(), {"a": [1, 2.5, None, True], "ü": "😀"}),

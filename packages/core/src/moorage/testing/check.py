@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,12 +33,16 @@ class Check:
         capability: Field of ``Capabilities`` without which it is skipped.
         error: Class that has to be in ``Capabilities.errors``, or it is skipped.
         ability: Protocol that the connector must have, or it is skipped.
+        hook: Method of ``DBConnector`` that it must override, or it is skipped.
+        brings: Classes of errors that are brought about, where they are declared.
     """
 
     advice: str
     capability: str = ""
     error: type[DatabaseError] | None = None
     ability: type | None = None
+    hook: str = ""
+    brings: frozenset[type[DatabaseError]] = frozenset()
 
     def lacking(self, connector: DBConnector, kind: object = None) -> str:
         """Return why the check does not concern a connector; empty if it does."""
@@ -50,6 +54,8 @@ class Check:
                 return f"Capabilities.errors does not have {error.__name__}"
         if self.ability is not None and not isinstance(connector, self.ability):
             return f"the connector is no {self.ability.__name__}"
+        if self.hook and getattr(type(connector), self.hook) is getattr(DBConnector, self.hook):
+            return f"the connector has no {self.hook} of its own"
         return ""
 
 
@@ -59,9 +65,12 @@ def check(
     capability: str = "",
     error: type[DatabaseError] | None = None,
     ability: type | None = None,
+    hook: str = "",
+    brings: Iterable[type[DatabaseError]] = (),
 ) -> Callable[[_F], _F]:
     """Make a check of a coroutine function; for the arguments see :class:`Check`."""
-    about = Check(advice, capability, error, ability)
+    brought = frozenset(brings if error is None else (error, *brings))
+    about = Check(advice, capability, error, ability, hook, brought)
 
     def decorate(function: _F) -> _F:
         @functools.wraps(function)

@@ -24,6 +24,7 @@ import pytest_asyncio
 
 from moorage.database import Database
 from moorage.errors import DatabaseError
+from moorage.identity import Identity
 from moorage.settings import DatabaseSettings
 from moorage.testing._tables import drop_tables, make_tables
 from moorage.testing.check import checks_of
@@ -31,6 +32,7 @@ from moorage.testing.checks.abilities import AbilityChecks
 from moorage.testing.checks.building import BuildingChecks
 from moorage.testing.checks.concurrency import ConcurrencyChecks
 from moorage.testing.checks.failures import FailureChecks
+from moorage.testing.checks.hooks import HookChecks
 from moorage.testing.checks.transactions import TransactionChecks
 from moorage.testing.checks.values import ValueChecks
 
@@ -44,6 +46,7 @@ class ConnectorSuite(
     FailureChecks,
     ValueChecks,
     AbilityChecks,
+    HookChecks,
 ):
     """
     What every connector has to do.
@@ -55,15 +58,21 @@ class ConnectorSuite(
         expected_failures: Checks that fail for a known reason, by name or as ``name[parameter]``,
             and the reason. One that passes is a failure. For what is declared in ``Capabilities``
             there is no excuse: declare less.
-        provocations: For errors that only this backend has: a class that is in
+        provocations: For errors that the suite cannot bring about: a class that is in
             ``Capabilities.errors``, and a coroutine function that gets a ``Database`` with the
-            suite's tables and brings it about.
+            suite's tables, brings it about and leaves nothing else behind. An error that is
+            declared and brought about by neither fails the suite.
+        identity: For a connector that binds identities: one whose role the settings allow, and
+            which is not the user of the settings.
+        identity_query: SQL that returns the role for which the transaction works.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
     provocations: ClassVar[
         Mapping[type[DatabaseError], Callable[[Database], Awaitable[object]]]
     ] = {}
+    identity: ClassVar[Identity | None] = None
+    identity_query: ClassVar[str] = ""
 
     pytestmark: ClassVar[list[pytest.MarkDecorator]] = [pytest.mark.asyncio]
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import TextClause, insert, select, text, update
 
 from moorage.abilities import (
+    BindsIdentities,
     LocksMigrations,
     ManagesStorage,
     SuspendsForeignKeys,
     TellsWrites,
 )
 from moorage.database import Database
-from moorage.errors import DatabaseError
+from moorage.errors import DatabaseError, IdentityError
+from moorage.identity import ADMIN, Identity
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
 from moorage.testing._tables import Item, Owner, make_tables, names
@@ -25,6 +28,9 @@ __all__ = ["AbilityChecks"]
 
 class AbilityChecks:
     """A connector has an ability by having its methods; then they must do what they say."""
+
+    identity: ClassVar[Identity | None]
+    identity_query: ClassVar[str]
 
     @check(
         "create_database and drop_database; may the user of the tests create databases?",
@@ -124,6 +130,59 @@ class AbilityChecks:
             assert not await connector.has_written(connection)
             await connection.execute(update(Owner).values(balance=1))
             assert await connector.has_written(connection)
+
+    @check(
+        "bind_identity: what is told must end with the transaction, however that ends",
+        ability=BindsIdentities,
+    )
+    async def test_an_identity_ends_with_its_transaction(
+        self, database: Database, settings: DatabaseSettings
+    ) -> None:
+        """Each transaction of a session works for its identity, and nobody's next one does."""
+        identity, role = self._told()
+        one_connection = settings.model_copy(update={"pool_size": 1, "max_overflow": 0})
+        async with Database(one_connection) as other:
+            connector = other.connector
+            assert isinstance(connector, BindsIdentities)
+            nobody = ADMIN if connector.requires_identity() else None
+            async with other.session(identity=nobody) as session:
+                usual = await session.scalar(role)
+            assert usual != identity.role, "the suite's identity is the user of the settings"
+            async with other.session(identity=identity) as session:
+                for _ in range(2):
+                    assert await session.scalar(role) == identity.role
+                    await session.commit()
+            async with other.session(identity=nobody) as session:
+                assert await session.scalar(role) == usual
+            with pytest.raises(LookupError):
+                async with other.unit_of_work(identity=identity) as session:
+                    assert await session.scalar(role) == identity.role
+                    raise LookupError
+            async with other.session(identity=nobody) as session:
+                assert await session.scalar(role) == usual
+
+    @check(
+        "check_identity, and bind_identity where there is no transaction: IdentityError",
+        ability=BindsIdentities,
+    )
+    async def test_an_identity_that_cannot_be_bound_is_refused(self, database: Database) -> None:
+        """A role that the settings do not allow is refused, and so is a session in autocommit."""
+        identity, role = self._told()
+        with pytest.raises(IdentityError):
+            database.session(identity=Identity("moorage_nobody"))
+        async with database.session(identity=identity) as session:
+            with pytest.raises(IdentityError):
+                await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        async with database.session(identity=identity) as session:
+            assert await session.scalar(role) == identity.role
+
+    def _told(self) -> tuple[Identity, TextClause]:
+        if self.identity is None or not self.identity_query:
+            pytest.fail(
+                "the connector binds identities: give the suite `identity`, whose role the settings"
+                " allow, and `identity_query`, SQL that returns the role of the transaction"
+            )
+        return self.identity, text(self.identity_query)
 
 
 def _storage(settings: DatabaseSettings) -> ManagesStorage:

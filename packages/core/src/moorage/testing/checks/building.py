@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from moorage.connector import DBConnector
 from moorage.database import Database
 from moorage.errors import (
     DatabaseDisposedError,
+    DatabaseError,
     PoolExhaustedError,
 )
 from moorage.registry import get_connector
@@ -28,10 +28,18 @@ from moorage.testing.check import PATIENCE_SECONDS, check, checks_of
 __all__ = ["BuildingChecks"]
 
 
+_NEEDED = {
+    "transaction_limits": "limit_transaction",
+    "read_only_connections": "make_read_only",
+    "read_hosts": "get_read_connect_args",
+}
+
+
 class BuildingChecks:
     """URL, arguments, declarations; and the life of the engine that is made of them."""
 
     expected_failures: ClassVar[Mapping[str, str]]
+    provocations: ClassVar[Mapping[type[DatabaseError], Callable[[Database], Awaitable[object]]]]
 
     @check("get_url and get_engine_args: they are called before any loop runs, and only compute")
     async def test_building_does_no_input_or_output(self, settings: DatabaseSettings) -> None:
@@ -61,23 +69,47 @@ class BuildingChecks:
         """Whatever is declared has what it needs in the class, and a check that must pass."""
         connector = get_connector(settings)
         can = connector.capabilities
-        overridden = type(connector).limit_transaction is not DBConnector.limit_transaction
-        assert overridden or not can.transaction_limits, (
-            "Capabilities.transaction_limits needs limit_transaction"
-        )
+        for capability, method in _NEEDED.items():
+            overridden = getattr(type(connector), method) is not getattr(DBConnector, method)
+            assert overridden or not getattr(can, capability), (
+                f"Capabilities.{capability} needs {method}"
+            )
         assert isinstance(connector, ManagesStorage) or not can.template_databases, (
             "Capabilities.template_databases needs the methods of ManagesStorage"
+        )
+        assert can.read_only_connections or not can.read_hosts, (
+            "Capabilities.read_hosts needs read_only_connections"
         )
         assert can.read_only_transactions or not can.deferrable_transactions, (
             "Capabilities.deferrable_transactions needs read_only_transactions"
         )
-        declared = {name for name, value in dataclasses.asdict(can).items() if value}
-        excused = sorted(
-            name
-            for name, about in checks_of(type(self)).items()
-            if name in self.expected_failures and about.capability in declared
-        )
+        declared = {name for name, value in vars(can).items() if value}
+        checks = checks_of(type(self))
+        excused = []
+        for excuse in self.expected_failures:
+            name, _, parameter = excuse.rstrip("]").partition("[")
+            about = checks[name]
+            kinds = {kind.__name__ for kind in about.brings & can.errors}
+            if about.capability in declared or (parameter in kinds if parameter else kinds):
+                excused.append(excuse)
         assert not excused, f"declared, and expected to fail: {excused}"
+
+    @check("Capabilities.errors: what the suite cannot bring about belongs into `provocations`")
+    async def test_each_declared_error_is_brought_about(self, settings: DatabaseSettings) -> None:
+        """Each error that is declared is brought about, by a check or by the author."""
+        connector = get_connector(settings)
+        declared = connector.capabilities.errors
+        brought = set(self.provocations)
+        for about in checks_of(type(self)).values():
+            if not about.lacking(connector):
+                brought |= about.brings
+        unproven = sorted(kind.__name__ for kind in declared - brought)
+        assert not unproven, (
+            f"declared, and nothing brings them about: {', '.join(unproven)}; say how in"
+            " `provocations`, or declare less"
+        )
+        undeclared = sorted(kind.__name__ for kind in self.provocations.keys() - declared)
+        assert not undeclared, f"in `provocations`, and not declared: {', '.join(undeclared)}"
 
     @check("create_engine: return the engine of super(), and add listeners to that")
     async def test_disposal_ends_everything(self, database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -27,14 +28,14 @@ from moorage.errors import (
     NotNullViolationError,
     StatementSyntaxError,
     StatementTimeoutError,
+    TransactionAbortedError,
     UndefinedObjectError,
     UniqueViolationError,
 )
 from moorage.settings import DatabaseSettings
 from moorage.testing._tables import Item, Owner, names
 from moorage.testing.check import check
-from moorage.testing.relay import Relay
-from moorage.tls import effective_ssl_mode
+from moorage.testing.relay import relayed
 
 __all__ = ["FailureChecks"]
 
@@ -69,7 +70,10 @@ class FailureChecks:
                     await session.execute(text(statement))
             assert isinstance(caught.value, sa_exc.SQLAlchemyError)
 
-    @check("classify_error: the code of this error; or declare less in Capabilities.errors")
+    @check(
+        "classify_error: the code of this error; or declare less in Capabilities.errors",
+        brings=_STATEMENTS,
+    )
     @pytest.mark.parametrize("kind", _STATEMENTS, ids=lambda kind: kind.__name__)
     async def test_errors_are_classified(
         self, database: Database, kind: type[DatabaseError]
@@ -89,6 +93,18 @@ class FailureChecks:
         for kind, provoke in self.provocations.items():
             with pytest.raises(kind):
                 await provoke(database)
+
+    @check(
+        "classify_error: the code of a statement behind an error that ended the transaction",
+        error=TransactionAbortedError,
+    )
+    async def test_a_transaction_that_is_over_is_named(self, database: Database) -> None:
+        """Who swallows an error that ended the transaction is told so by the next statement."""
+        async with database.session() as session:
+            with contextlib.suppress(UniqueViolationError):
+                await session.execute(_STATEMENTS[UniqueViolationError])
+            with pytest.raises(TransactionAbortedError):
+                await session.execute(select(Owner.name))
 
     @check("statement_timeout_seconds: who enforces it?", error=StatementTimeoutError)
     async def test_a_long_statement_is_ended(
@@ -112,6 +128,7 @@ class FailureChecks:
     @check(
         "connecting: what the driver raises there must be an OSError or be classified",
         capability="networked",
+        brings=(DatabaseUnavailableError,),
     )
     async def test_an_absent_server_is_unavailable(self, settings: DatabaseSettings) -> None:
         """A port on which nobody listens is a DatabaseUnavailableError, within the deadline."""
@@ -152,24 +169,13 @@ class FailureChecks:
     )
     async def test_a_lost_connection_is_named(self, settings: DatabaseSettings) -> None:
         """A link that is cut is a ConnectionLostError, and the next session has a new one."""
-        place = settings.hosts[0]
-        port = place.port or Database(settings).connector.default_port
-        if place.is_socket or port is None:
-            pytest.skip("the settings name no host and port, between which a link could be cut")
-        mode = effective_ssl_mode(settings)
-        async with Relay(place.host, port) as relay:
-            through = {
-                "host": "127.0.0.1",
-                "port": relay.port,
-                "ssl_mode": "require" if mode.startswith("verify") else mode,
-            }
-            async with Database(settings.model_copy(update=through)) as database:
-                async with database.session() as session:
+        async with relayed(settings) as (relay, through), Database(through) as database:
+            async with database.session() as session:
+                await session.execute(select(1))
+                relay.cut()
+                with pytest.raises(ConnectionLostError):
                     await session.execute(select(1))
-                    relay.cut()
-                    with pytest.raises(ConnectionLostError):
-                        await session.execute(select(1))
-                await database.ping()
+            await database.ping()
 
     @check(
         "connect_args: make_ssl_context() for what effective_ssl_mode() says; or declare no tls",
@@ -178,7 +184,7 @@ class FailureChecks:
     async def test_a_server_without_proof_is_refused(self, settings: DatabaseSettings) -> None:
         """Where the certificate has to be verified, a server that cannot show one is refused."""
         if settings.hosts[0].is_socket:
-            pytest.skip("the settings name a socket, which needs no encryption")
+            pytest.fail("settings: name a host, since a socket needs no encryption")
         async with Database(settings) as usual:
             await usual.ping()
         strict = {"ssl_mode": "verify-full", "ssl_ca": _STRANGER}

@@ -100,6 +100,7 @@ class TransactionChecks:
     @check(
         "get_execution_options('read only'), and Capabilities.read_only_transactions",
         capability="read_only_transactions",
+        brings=(ReadOnlyError,),
     )
     async def test_a_read_only_unit_refuses_writes(self, database: Database) -> None:
         """The database refuses a write in a unit that only reads, and stores nothing."""
@@ -113,6 +114,7 @@ class TransactionChecks:
     @check(
         "make_read_only: the backend itself has to refuse, whatever the statement looks like",
         capability="read_only_connections",
+        brings=(ReadOnlyError,),
     )
     async def test_a_read_session_refuses_writes(self, database: Database) -> None:
         """The database refuses a write in a read session, and other sessions still write."""
