@@ -58,10 +58,10 @@ class ConnectorSuite(
         expected_failures: Checks that fail for a known reason, by name or as ``name[parameter]``,
             and the reason. One that passes is a failure. For what is declared in ``Capabilities``
             there is no excuse: declare less.
-        provocations: For errors that the suite cannot bring about: a class that is in
-            ``Capabilities.errors``, and a coroutine function that gets a ``Database`` with the
-            suite's tables, brings it about and leaves nothing else behind. An error that is
-            declared and brought about by neither fails the suite.
+        provocations: For errors that the suite cannot bring about: the class, and a coroutine
+            function that gets a ``Database`` with the suite's tables, brings it about and leaves
+            nothing else behind. Those that ``Capabilities.errors`` does not have are left out; one
+            that it has and nobody brings about fails the suite.
         identity: For a connector that binds identities: one whose role the settings allow, and
             which is not the user of the settings.
         identity_query: SQL that returns the role for which the transaction works.
