@@ -1,8 +1,8 @@
 """
 The conformance suite notices each fault, by the checks that are meant to, and by no others.
 
-At small counts each fault meets the checks that are listed beside it and every eighth of the
-others, another eighth for the next one; at full counts all meet all.
+At small counts each fault meets the checks that are listed beside it and every sixteenth of
+the others, another sixteenth for the next one; at full counts all meet all.
 """
 
 import json
@@ -112,7 +112,7 @@ def test_each_fault_is_noticed(
     backend: str, suite_on_faults: Callable[[str, int], Outcomes], scale: Scale
 ) -> None:
     """A broken connector fails exactly the checks that are listed beside it."""
-    every = scale(small=8, full=1)
+    every = scale(small=16, full=1)
     ended = suite_on_faults(backend, every)
     wrong: list[str] = []
     for number, kind in enumerate(FAULTS[backend]):
