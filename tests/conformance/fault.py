@@ -17,10 +17,12 @@ class Fault:
     Attributes:
         noticed_by: Checks that it must fail, and no others.
         passes: Checks that it must pass, and not skip; for connectors that are right.
+        expected_failures: What its author excuses.
     """
 
     noticed_by: ClassVar[frozenset[str]]
     passes: ClassVar[frozenset[str]] = frozenset()
+    expected_failures: ClassVar[Mapping[str, str]] = {}
 
 
 def faults_of(names: Mapping[str, Any]) -> list[type[Any]]:

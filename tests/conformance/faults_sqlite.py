@@ -5,7 +5,7 @@ import inspect
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -190,6 +190,22 @@ class Misjudges(Fault, SQLiteConnector):
         if diagnosis is not None and diagnosis.kind is UniqueViolationError:
             return self.diagnose(ForeignKeyViolationError, str(error))
         return diagnosis
+
+
+class ExcusesItself(Misjudges):
+    """Takes them for one, declares to tell them apart, and expects the check to fail."""
+
+    noticed_by = frozenset({"test_what_is_declared_is_checked"})
+    expected_failures: ClassVar[Mapping[str, str]] = {
+        "test_errors_are_classified[UniqueViolationError]": "nobody asks"
+    }
+
+
+class ExcusesWhatWorks(Fault, SQLiteConnector):
+    """Expects a failure that has been mended long ago."""
+
+    noticed_by = frozenset({"test_rows_are_streamed"})
+    expected_failures: ClassVar[Mapping[str, str]] = {"test_rows_are_streamed": "an old driver"}
 
 
 class FailsWhileJudging(Fault, SQLiteConnector):

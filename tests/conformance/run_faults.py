@@ -60,4 +60,5 @@ if BACKEND == "postgres":
     }
 for kind in FAULTS:
     register_connector(kind, kind.__name__.lower())
-    globals()[f"Test{kind.__name__}"] = type(f"Test{kind.__name__}", (Suite,), MEMBERS)
+    members = {**MEMBERS, "expected_failures": kind.expected_failures}
+    globals()[f"Test{kind.__name__}"] = type(f"Test{kind.__name__}", (Suite,), members)
