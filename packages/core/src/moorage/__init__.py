@@ -14,6 +14,7 @@ from moorage.abilities import (
     LocksMigrations,
     ManagesStorage,
     MigrationFinding,
+    ShapesMigrations,
     SuspendsForeignKeys,
     TellsWrites,
 )
@@ -207,6 +208,7 @@ __all__ = [
     "SerializationError",
     "SessionSharedError",
     "SettingsError",
+    "ShapesMigrations",
     "StalePlanError",
     "StatementCancelledError",
     "StatementSyntaxError",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +23,7 @@ __all__ = [
     "LocksMigrations",
     "ManagesStorage",
     "MigrationFinding",
+    "ShapesMigrations",
     "SuspendsForeignKeys",
     "TellsWrites",
 ]
@@ -144,6 +145,34 @@ class SuspendsForeignKeys(Protocol):
 
     def find_orphans(self, connection: Connection) -> Sequence[str]:
         """Return the references to rows that are not there, in words; called before COMMIT."""
+        ...
+
+
+@runtime_checkable
+class ShapesMigrations(Protocol):
+    """
+    Has a say in migrations: operations of its own, and things that are not the user's.
+
+    Alembic is an optional package. Whoever has operations or comparators of their own import them
+    in the method, which is called only where it is installed.
+    """
+
+    def get_migration_options(
+        self, given: Mapping[str, Any], connection: Connection | None
+    ) -> Mapping[str, Any]:
+        """
+        Return arguments of Alembic's ``context.configure`` that this backend needs.
+
+        Called before Alembic looks at anything, and perhaps several times for one command. What
+        ``env.py`` gives counts more; only ``include_name`` and ``include_object`` are asked
+        together with those of ``env.py``, and either can leave a thing out. A schema for the
+        version table (``version_table_schema``) is made where it is not there.
+
+        Args:
+            given: What ``env.py`` gives.
+            connection: To look where things are; what is begun on it is rolled back afterwards.
+                ``None`` where SQL is only written.
+        """
         ...
 
 

@@ -19,6 +19,7 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.schema import CreateSchema
 
 from moorage.abilities import SuspendsForeignKeys
 from moorage.connector import DBConnector, TransactionLimits
@@ -34,6 +35,7 @@ from moorage.migrations.lock import migration_lock
 from moorage.migrations.rendering import RenderItem, render_item
 from moorage.migrations.request import COMPARES, REQUEST, Declared, Request
 from moorage.pool import takes_two
+from moorage.migrations.shaping import make_version_schema, shaped
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
 
@@ -145,9 +147,13 @@ class _Environment:
             url=connector.get_url().set(password=None),
             literal_binds=True,
             transactional_ddl=connector.capabilities.transactional_ddl,
-            **self._options,
+            **shaped(self._options, connector, None),
         )
+        migration = context.get_context()
+        schema = migration.version_table_schema
         with context.begin_transaction():
+            if schema is not None and not migration.get_current_heads():
+                context.execute(CreateSchema(schema, if_not_exists=True))
             context.run_migrations()
 
     async def migrate(self) -> None:
@@ -194,11 +200,17 @@ class _Environment:
         context.configure(
             connection=connection,
             transactional_ddl=connector.capabilities.transactional_ddl,
-            **{"render_as_batch": not connection.dialect.supports_alter, **self._options, **more},
+            **{
+                "render_as_batch": not connection.dialect.supports_alter,
+                **shaped(self._options, connector, connection),
+                **more,
+            },
         )
 
     def _look(self, connection: Connection, connector: DBConnector) -> None:
         self._configure(connection, connector, fn=self._fn)
+        if not _command().get("dont_mutate"):
+            make_version_schema(connection, context.get_context().version_table_schema)
         with context.begin_transaction():
             context.run_migrations()
 
@@ -260,6 +272,7 @@ class _Environment:
         if journal is not None and not self._stamps:
             journal.refuse_half_applied(heads)
         self._limit(connection, connector)
+        make_version_schema(connection, context.get_context().version_table_schema)
         with context.begin_transaction():
             context.run_migrations()
         if journal is not None and self._stamps:
