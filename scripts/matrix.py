@@ -114,6 +114,7 @@ class Cell:
         elif backend in {"sqlite", "postgres"}:
             # The broken connectors of this backend; the cell of all packages has those of both.
             folders.append("tests/conformance/test_faults.py")
+            folders += ["tests/pooled", "tests/policies"] if backend == "postgres" else []
         return folders
 
 

@@ -136,6 +136,8 @@ class PostgresConnector(DBConnector):
         # What Prisma needs to be told, and connection strings made for it say.
         "pgbouncer": URLParameter("options.pooler", _pgbouncer),
     }
+    reloads_api: ClassVar[bool] = False
+    """Whether PostgREST is to be told of migrations."""
     options: PostgresOptions
 
     def __init__(self, settings: DatabaseSettings) -> None:
@@ -350,6 +352,27 @@ class PostgresConnector(DBConnector):
         """Give the advisory lock back."""
         self._refuse_pooler("the lock for migrations")
         await administration.unlock_migrations(connection)
+
+    @property
+    def api_roles(self) -> tuple[str, ...]:
+        """Roles that others work in, through an API or through us: a table is theirs by grants."""
+        admin = self.options.admin_role
+        return (*self.options.identity_roles, *([admin] if admin is not None else ()))
+
+    def get_migration_options(
+        self, given: Mapping[str, Any], connection: Connection | None
+    ) -> Mapping[str, Any]:
+        """Return what to leave alone, and bring the operations on row level security along."""
+        from moorage_postgres.migrations import migration_options
+
+        return migration_options(
+            given,
+            connection,
+            foreign_schemas=self.options.foreign_schemas,
+            version_schema=self.options.version_table_schema,
+            api_roles=self.api_roles,
+            reloads_api=self.reloads_api,
+        )
 
     @property
     def _pooler_variable(self) -> str:

@@ -101,11 +101,38 @@ class PostgresOptions(ConnectorOptions):
         description="Longest run of one statement on a role's behalf, in seconds, as"
         " `anon=3,authenticated=8`.",
     )
+    foreign_schemas: Annotated[tuple[str, ...], BeforeValidator(parse_names)] = Field(
+        (),
+        description="Schemas that migrations leave alone, as `audit,cron`; on Supabase its own.",
+    )
+    version_table_schema: str | None = Field(
+        None,
+        description="Schema of the table in which migrations note what was applied; on Supabase"
+        " `moorage`, which no API serves.",
+    )
+
+
+# Of https://supabase.com/docs/guides/database, and those of the extensions that it offers.
+_SUPABASE_SCHEMAS = (
+    *("_analytics", "_realtime", "auth", "cron", "dbdev", "extensions", "graphql"),
+    *("graphql_public", "net", "pgbouncer", "pgmq", "pgmq_public", "pgsodium"),
+    *("pgsodium_masks", "pgtle", "realtime", "repack", "storage", "supabase_functions"),
+    *("supabase_migrations", "tiger", "tiger_data", "timescaledb_experimental"),
+    *("timescaledb_information", "topology", "vault", "_timescaledb_cache"),
+    *("_timescaledb_catalog", "_timescaledb_config", "_timescaledb_internal"),
+)
 
 
 class SupabaseOptions(PostgresOptions):
-    """The same, with the roles that every project of Supabase has."""
+    """The same, with what every project of Supabase has."""
 
     identity_roles: Annotated[tuple[str, ...], BeforeValidator(parse_names)] = Field(
         ("anon", "authenticated"), description="Roles on whose behalf sessions may work."
+    )
+    foreign_schemas: Annotated[tuple[str, ...], BeforeValidator(parse_names)] = Field(
+        _SUPABASE_SCHEMAS, description="Schemas that migrations leave alone: Supabase's own."
+    )
+    version_table_schema: str | None = Field(
+        "moorage",
+        description="Schema of the table in which migrations note what was applied.",
     )

@@ -36,6 +36,9 @@ _DATABASE: Final = "the dashboard's database settings"
 # What Supabase calls the only database of a project.
 _NAME: Final = "postgres"
 
+# Whom Supabase serves tables to over HTTP.
+_API_ROLES: Final = ("anon", "authenticated", "service_role")
+
 
 class SupabaseConnector(PostgresConnector):
     """A project of Supabase, direct or through one of its poolers."""
@@ -43,6 +46,7 @@ class SupabaseConnector(PostgresConnector):
     name = "supabase"
     url_schemes: ClassVar[frozenset[str]] = frozenset({"postgresql", "postgres"})
     options_model: ClassVar[type[ConnectorOptions]] = SupabaseOptions
+    reloads_api: ClassVar[bool] = True
 
     def __init__(self, settings: DatabaseSettings) -> None:
         if "name" not in settings.model_fields_set:
@@ -62,6 +66,11 @@ class SupabaseConnector(PostgresConnector):
         if diagnosis is None:
             return None
         return dataclasses.replace(diagnosis, hint=self._hint(diagnosis) or diagnosis.hint)
+
+    @property
+    def api_roles(self) -> tuple[str, ...]:
+        """Roles that work in the database, those of Supabase's own API among them."""
+        return tuple(dict.fromkeys((*_API_ROLES, *super().api_roles)))
 
     def _check_user(self) -> None:
         """Refuse a user whose form belongs to another way in."""

@@ -50,9 +50,17 @@ _OBJECTS = (
     "GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role",
     "GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role",
 )
+# What projects were made with until October 2026: whatever is made in `public` is given away.
+_DEFAULT_GRANTS = tuple(
+    f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {kind}"
+    " TO anon, authenticated, service_role"
+    for kind in ("TABLES", "SEQUENCES", "FUNCTIONS")
+)
 
 
-async def create_supabase_stand_in(connection: AsyncConnection, login: str | None = None) -> None:
+async def create_supabase_stand_in(
+    connection: AsyncConnection, login: str | None = None, *, default_grants: bool = False
+) -> None:
     """
     Make roles and `auth` functions like Supabase's, in an empty database of a throwaway server.
 
@@ -60,10 +68,12 @@ async def create_supabase_stand_in(connection: AsyncConnection, login: str | Non
         connection: Of a user who may create roles.
         login: A role that may log in and shall be able to work on behalf of these; it should be
             NOINHERIT and own nothing, as Supabase's `authenticator`.
+        default_grants: Give new tables in `public` to the roles of the API, as Supabase did for
+            projects until October 2026.
     """
     for role, options in ROLES.items():
         await connection.execute(text(_ROLE.format(role=role, options=options)))
-    for statement in _OBJECTS:
+    for statement in (*_OBJECTS, *(_DEFAULT_GRANTS if default_grants else ())):
         await connection.execute(text(statement))
     if login is not None:
         quoted = connection.dialect.identifier_preparer.quote_identifier(login)
