@@ -27,11 +27,16 @@ ROLES = ("anon", "authenticated", "service_role")
 ALL = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"})
 
 
-def models(code: str) -> MetaData:
-    """Return the catalogue of models that are written in a test."""
+def classes(code: str) -> dict[str, Any]:
+    """Return the models that are written in a test, by name."""
     names: dict[str, Any] = {"__name__": "models"}
     exec(MODELS + dedent(code), names)  # noqa: S102 (a test's own models)
-    metadata: MetaData = names["Base"].metadata
+    return names
+
+
+def models(code: str) -> MetaData:
+    """Return the catalogue of models that are written in a test."""
+    metadata: MetaData = classes(code)["Base"].metadata
     return metadata
 
 

@@ -8,7 +8,15 @@ from sqlalchemy import Connection, text
 from moorage import Database
 from moorage_postgres.testing import create_supabase_stand_in
 from tests.policies.conftest import within
-from tests.policies.revisions import ALL, Revision, migrate, models, protection, rights
+from tests.policies.revisions import (
+    ALL,
+    Revision,
+    migrate,
+    models,
+    protection,
+    rights,
+    supabase_options,
+)
 
 TEAMS = """
 class Team(UUIDKey, Base):
@@ -31,6 +39,7 @@ class Note(IntegerKey, Base):
             using="exists (select from teams where id = notes.team_id) and body NOT LIKE '%:x'",
             index="team_id",
         ),
+        Policy("oldest", to="anon", command="delete", using="id < (select 9 from public.notes)"),
         Policy("add", to="authenticated", command="insert", check="owner_id = (SELECT auth.uid())"),
         Policy(
             "edit",
@@ -81,7 +90,7 @@ async def test_the_database_gets_what_is_declared(database: Database, default_gr
         assert rights(connection) == OURS
         made = protection(connection)
         assert made["switches"] == [("notes", True, False), ("teams", True, True)]
-        assert len(made["policies"]) == 6
+        assert len(made["policies"]) == 7
         revision.run(revision.downgrade)
         assert protection(connection) == {"switches": [], "policies": [], "rights": {}}
         revision.run()
@@ -93,6 +102,30 @@ async def test_the_database_gets_what_is_declared(database: Database, default_gr
         away.run(away.downgrade)
         assert protection(connection) == made
         assert Revision(connection, models(NOTES)).differences == []
+
+    await within(database, work)
+
+
+async def test_an_existing_table_gets_what_is_declared(
+    database: Database, default_grants: bool
+) -> None:
+    """A table that was there before anything was declared ends with the rights of a new one."""
+    plain = SIMPLE.replace("own_rows(", "Index(None, ").replace(
+        "        Grant(", "        # Grant("
+    )
+
+    async with database.engine.begin() as connection:
+        await create_supabase_stand_in(connection, default_grants=default_grants)
+
+    def work(connection: Connection) -> None:
+        migrate(connection, plain)
+        given = rights(connection)
+        assert bool(given) is default_grants
+        revision = migrate(connection, SIMPLE)
+        assert rights(connection) == {("notes", "authenticated"): OURS["notes", "authenticated"]}
+        revision.run(revision.downgrade)
+        found = {who: those & ALL for who, those in rights(connection).items()}
+        assert found == {who: those & ALL for who, those in given.items()}
 
     await within(database, work)
 
@@ -203,11 +236,14 @@ async def test_tables_of_others_are_left_alone(project: Database) -> None:
         ):
             connection.execute(text(statement))
         assert Revision(connection, models(plain)).differences == []
+        filters = {"include_name": lambda name, kind, _: kind != "policy" or name != "mine"}
         shut = plain + "\n    __table_args__ = (RowLevelSecurity(),)"
         assert Revision(connection, models(shut)).differences == [
             "policy notes.mine: in the database only",
             "grant notes.select to anon: in the database only",
         ]
+        kept = Revision(connection, models(shut), supabase_options(connection) | filters)
+        assert kept.differences == ["grant notes.select to anon: in the database only"]
 
     await within(project, work)
 

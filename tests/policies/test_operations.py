@@ -9,12 +9,14 @@ import asyncpg
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, select, text
 
-from moorage import Database, Identity, MigrationError, migrations
+from moorage import Database, Identity, MigrationError, PermissionDeniedError, migrations
+from moorage_postgres.testing import assert_isolated, create_supabase_stand_in
+from tests.fix_database import DatabaseFactory
 from tests.policies.conftest import within
 from tests.policies.harbour import Harbour
-from tests.policies.revisions import Revision, models, protection, rights
+from tests.policies.revisions import Revision, classes, migrate, models, protection, rights
 
 BOATS = "op.create_table('boats', sa.Column('id', sa.Integer, primary_key=True))"
 FORTH_AND_BACK = [
@@ -161,6 +163,30 @@ async def test_the_fast_shape_is_planned_fast(
 
     await within(project, work)
     assert "(select auth.uid(…))" in caplog.text
+
+
+async def test_users_have_their_own_rows(
+    database: Database, make_database: DatabaseFactory, service_login: dict[str, str]
+) -> None:
+    """With the policy of `own_rows` users work on their rows through a service, and on no other."""
+    async with database.engine.begin() as connection:
+        await create_supabase_stand_in(connection, service_login["user"])
+    code = NOTES.replace("own_rows(", 'Grant("all", to="service_role"), own_rows(')
+    await within(database, lambda connection: migrate(connection, code))
+    note = classes(code)["Note"]
+    roles = {"admin_role": "service_role"}
+    service = make_database(type="supabase", **service_login, connector_options=roles)
+    people = [
+        Identity.from_claims({"sub": str(uuid.UUID(int=n)), "role": "authenticated"})
+        for n in (1, 2)
+    ]
+    for number, identity in enumerate(people, 1):
+        async with service.unit_of_work(identity=identity) as session:
+            session.add(note(owner=uuid.UUID(int=number)))
+    await assert_isolated(service, note, *people)
+    async with service.session(identity=Identity("anon")) as session:
+        with pytest.raises(PermissionDeniedError):
+            await session.scalars(select(note))
 
 
 async def test_tables_that_are_made_without_migrations(project: Database) -> None:

@@ -112,14 +112,15 @@ class PostgresOptions(ConnectorOptions):
     )
 
 
-# Of https://supabase.com/docs/guides/database, and those of the extensions that it offers.
+# What a project comes with, and what extensions make that Supabase offers.
 _SUPABASE_SCHEMAS = (
-    *("_analytics", "_realtime", "auth", "cron", "dbdev", "extensions", "graphql"),
-    *("graphql_public", "net", "pgbouncer", "pgmq", "pgmq_public", "pgsodium"),
-    *("pgsodium_masks", "pgtle", "realtime", "repack", "storage", "supabase_functions"),
-    *("supabase_migrations", "tiger", "tiger_data", "timescaledb_experimental"),
-    *("timescaledb_information", "topology", "vault", "_timescaledb_cache"),
-    *("_timescaledb_catalog", "_timescaledb_config", "_timescaledb_internal"),
+    *("_analytics", "_realtime", "_supabase", "_supavisor", "auth", "cron", "dbdev", "extensions"),
+    *("graphql", "graphql_public", "net", "pgbouncer", "pgmq", "pgmq_public", "pgroonga"),
+    *("pgsodium", "pgsodium_masks", "pgtle", "realtime", "repack", "storage"),
+    *("supabase_functions", "supabase_migrations", "tiger", "tiger_data", "topology", "vault"),
+    *("timescaledb_experimental", "timescaledb_information", "_timescaledb_cache"),
+    *("_timescaledb_catalog", "_timescaledb_config", "_timescaledb_debug"),
+    *("_timescaledb_functions", "_timescaledb_internal"),
 )
 
 

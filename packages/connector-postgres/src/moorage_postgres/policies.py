@@ -135,7 +135,7 @@ class Policy(_Declaration):
         index: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.rule = PolicyRule(name, _names(to), using, check, command, restrictive)
+        self.rule: PolicyRule = PolicyRule(name, _names(to), using, check, command, restrictive)
         self.index: tuple[str, ...] = _names(index)
         _refuse(self.rule)
 

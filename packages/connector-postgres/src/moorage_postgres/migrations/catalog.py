@@ -23,7 +23,7 @@ __all__ = ["FoundProtection", "all_privileges", "normalised", "read_protection"]
 
 _TABLES: Final = text(
     "SELECT n.nspname, c.relname, c.relrowsecurity, c.relforcerowsecurity,"
-    " c.relowner::regrole::text AS owner"
+    " pg_get_userbyid(c.relowner) AS owner"
     " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 )
@@ -40,7 +40,7 @@ _GRANTS: Final = text(
 )
 # Sequences that a column counts with; those of identity columns are the table's own affair.
 _SEQUENCES: Final = text(
-    "SELECT n.nspname, c.relname, s.oid::bigint AS sequence, coalesce(r.rolname, 'public') AS role,"
+    "SELECT n.nspname, c.relname, s.relname AS sequence, coalesce(r.rolname, 'public') AS role,"
     " lower(acl.privilege_type) AS privilege"
     " FROM pg_depend AS d JOIN pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'"
     " JOIN pg_class AS c ON c.oid = d.refobjid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
@@ -50,6 +50,11 @@ _SEQUENCES: Final = text(
     " AND d.refclassid = 'pg_class'::regclass"
 )
 _ALL: Final = text("SELECT lower(privilege_type) FROM aclexplode(acldefault('r', 10))")
+# Temporary tables come first otherwise, and the copy would stand for the table in sub-selects.
+_COPY_LAST: Final = text(
+    "SELECT set_config('search_path',"
+    " concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp'), true)"
+)
 _EXPRESSIONS: Final = text(
     "SELECT pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)"
     " FROM pg_policy WHERE polrelid = CAST(:place AS regclass) AND polname = :name"
@@ -67,8 +72,7 @@ class FoundProtection:
         is_forced: Whether it holds for the owner as well.
         policies: By name.
         grants: Privileges by role, without the owner.
-        counting: For each sequence that counts keys, the roles with rights on it, and those who
-            may count.
+        counting: For each sequence that counts keys, rights on it by role.
     """
 
     owner: str
@@ -76,7 +80,7 @@ class FoundProtection:
     is_forced: bool
     policies: dict[str, PolicyRule] = field(default_factory=dict)
     grants: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    counting: dict[int, dict[str, set[str]]] = field(default_factory=dict)
+    counting: dict[str, dict[str, set[str]]] = field(default_factory=dict)
 
     def lacks(self, role: str, privilege: str) -> bool:
         """Return whether a role cannot do something, be it for want of a sequence."""
@@ -151,6 +155,7 @@ def normalised(
     found: dict[str, PolicyRule] = {}
     savepoint = connection.begin_nested()
     try:
+        connection.execute(_COPY_LAST)
         connection.exec_driver_sql(
             f"CREATE TEMPORARY TABLE {quoted(name)} (LIKE {qualified(name, schema)})"
         )

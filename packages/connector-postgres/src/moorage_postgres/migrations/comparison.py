@@ -70,7 +70,7 @@ def compare_protection(context: AutogenContext, upgrade_ops: UpgradeOps) -> None
     assert connection is not None
     default = context.dialect.default_schema_name or PUBLIC
     found = read_protection(connection)
-    comparison = _Comparison(connection, tuple(context.opts.get(API_ROLES, ())))
+    comparison = _Comparison(context, connection)
     made, retyped = set(), set()
     for op in upgrade_ops.ops:
         if isinstance(op, CreateTableOp):
@@ -97,11 +97,12 @@ def compare_protection(context: AutogenContext, upgrade_ops: UpgradeOps) -> None
 
 
 class _Comparison:
-    def __init__(self, connection: Connection, api_roles: tuple[str, ...]) -> None:
+    def __init__(self, context: AutogenContext, connection: Connection) -> None:
         self.before: list[MigrateOperation] = []
         self.after: list[MigrateOperation] = []
+        self._context = context
         self._connection = connection
-        self._api_roles = api_roles
+        self._api_roles: tuple[str, ...] = tuple(context.opts.get(API_ROLES, ()))
         self._all = all_privileges(connection)
 
     def make(self, table: Table, declared: Protection) -> None:
@@ -142,11 +143,19 @@ class _Comparison:
         self._compare_grants(table, declared, found)
         same = self._unchanged(place, declared.policies, found.policies)
         for policy, rule in found.policies.items():
+            if policy not in declared.policies and not self._is_ours(policy, table):
+                continue
             if policy not in same or is_retyped:
                 self.before.append(DropPolicyOp(policy, name, rule, schema=schema))
         for policy, rule in declared.policies.items():
             if policy not in same or is_retyped:
                 self.after.append(CreatePolicyOp(policy, name, rule, schema=schema))
+
+    def _is_ours(self, policy: str, table: Table) -> bool:
+        """Return whether ``include_name`` of ``env.py`` lets us look at a policy."""
+        kind: Any = "policy"
+        parents: Any = {"table_name": table.name, "schema_name": table.schema}
+        return self._context.run_name_filters(policy, kind, parents)
 
     def _unchanged(
         self,
@@ -169,6 +178,17 @@ class _Comparison:
             extra[role] = found.privileges(role) - wanted
         for privileges, roles in self._together(extra):
             self.after.append(RevokeOp(privileges, table.name, roles, schema=table.schema))
+        # To set a counter is more than to use it.
+        for counter, rights in found.counting.items():
+            more = {
+                role: rights.get(role, set()) - {"usage"}
+                for role in missing
+                if "insert" in self._meant(declared.grants.get(role, ()))
+            }
+            for privileges, roles in self._together(more):
+                self.after.append(
+                    RevokeOp(privileges, counter, roles, kind="sequence", schema=table.schema)
+                )
         for privileges, roles in self._together(missing):
             self.after.append(GrantOp(privileges, table.name, roles, schema=table.schema))
 

@@ -83,6 +83,7 @@ class _SwitchOp(AlterProtectionOp):
 
     @classmethod
     def switch(cls, operations: Operations, table_name: str, *, schema: str | None = None) -> None:
+        """Do it to a table."""
         operations.invoke(cls(table_name, schema=schema))
 
 
@@ -225,8 +226,8 @@ class AlterGrantOp(AlterProtectionOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(on, schema=schema)
-        self.privileges = tuple(privileges)
-        self.roles = tuple(roles)
+        self.privileges: tuple[str, ...] = tuple(privileges)
+        self.roles: tuple[str, ...] = tuple(roles)
         self.kind = kind
 
     @property
