@@ -1,6 +1,7 @@
 """What is in a project's database beside the user's own tables is left alone."""
 
 import logging
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,47 @@ async def test_naively_the_users_are_made_or_dropped(
     options = {"include_schemas": include_schemas}
     revision = await within(project, lambda connection: Revision(connection, models(code), options))
     assert difference in revision.differences
+
+
+ODD = """
+class Note(IntegerKey, Base):
+    __tablename__ = "Odd Notes"
+    __table_args__ = (
+        own_rows("Owner"),
+        Policy("it's odd", to="Odd Role", using="body <> '%s' and \\"Owner\\" is not null"),
+        Grant("select", "insert", to=("Odd Role", "authenticated")),
+        {"schema": "Odd Schema"},
+    )
+    owner: Mapped[uuid.UUID] = mapped_column("Owner")
+    body: Mapped[str]
+"""
+
+
+async def test_names_that_need_quotes_in_another_schema(project: Database) -> None:
+    """Tables in a schema of one's own are protected too, whatever they are called."""
+    role = f"Odd {secrets.token_hex(4)}"  # roles belong to the server, not to the database
+    code = ODD.replace("Odd Role", role)
+
+    def work(connection: Connection) -> None:
+        connection.execute(text('CREATE SCHEMA "Odd Schema"'))
+        connection.execute(text(f'CREATE ROLE "{role}"'))
+        options = supabase_options(connection, include_schemas=True)
+        revision = Revision(connection, models(code), options)
+        revision.run()
+        assert Revision(connection, models(code), options).differences == []
+        may = text(
+            "SELECT has_sequence_privilege(:role, oid, 'USAGE') FROM pg_class"
+            " WHERE relkind = 'S' AND relnamespace = '\"Odd Schema\"'::regnamespace"
+        )
+        assert connection.scalars(may, {"role": role}).all() == [True]
+        away = Revision(connection, models(""), options)
+        away.run()
+        away.run(away.downgrade)
+        assert Revision(connection, models(code), options).differences == []
+        away.run()
+        connection.execute(text(f'DROP ROLE "{role}"'))
+
+    await within(project, work)
 
 
 async def place_of_version_table(database: Database) -> list[str]:

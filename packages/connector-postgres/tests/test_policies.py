@@ -102,6 +102,24 @@ def test_own_rows_are_the_fast_shape() -> None:
     assert (insert.using, insert.check) == (None, "owner = (select auth.uid())")
 
 
+def test_other_bases_declare_alike() -> None:
+    """A model of SQLModel's declares its protection among its arguments as well."""
+    from sqlmodel import Field, SQLModel
+
+    class Buoy(SQLModel, table=True):
+        __tablename__ = "policy_buoys"
+        __table_args__ = (own_rows("owner"), RowLevelSecurity(force=True))
+        id: int = Field(primary_key=True)
+        owner: uuid.UUID
+
+    table = SQLModel.metadata.tables["policy_buoys"]
+    declared = protection_of(table)
+    SQLModel.metadata.remove(table)
+    assert declared is not None
+    assert declared.is_forced
+    assert list(declared.policies) == ["own_rows"]
+
+
 def test_an_index_that_is_there_is_enough() -> None:
     """An index or a rule of uniqueness that begins with the column makes ours superfluous."""
     for number, item in enumerate(
