@@ -251,7 +251,7 @@ async def test_tables_of_others_are_left_alone(project: Database) -> None:
 async def test_what_is_slow_or_in_vain_is_told(
     project: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A policy without an index, and one for a role that has no grant, are told with a way out."""
+    """A policy without an index or without a grant, and a table without any, are told."""
     code = """
     class Note(UUIDKey, Base):
         __tablename__ = "notes"
@@ -259,9 +259,14 @@ async def test_what_is_slow_or_in_vain_is_told(
             Policy("own", to="authenticated", using="owner_id = (select auth.uid())"),
         )
         owner_id: Mapped[uuid.UUID]
+
+
+    class Open(UUIDKey, Base):
+        __tablename__ = "open"
     """
     with caplog.at_level(logging.WARNING, "moorage.postgres"):
         await within(project, lambda connection: Revision(connection, models(code)))
-    slow, vain = (record.getMessage() for record in caplog.records)
+    slow, vain, bare = (record.getMessage() for record in caplog.records)
     assert "index='owner_id'" in slow
     assert "Grant(…, to='authenticated')" in vain
+    assert bare.startswith("table open has no row level security")

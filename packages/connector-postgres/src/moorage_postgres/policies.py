@@ -135,7 +135,7 @@ class Policy(_Declaration):
         index: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.rule: PolicyRule = PolicyRule(name, _names(to), using, check, command, restrictive)
+        self.rule: PolicyRule = PolicyRule(name, _roles(to), using, check, command, restrictive)
         self.index: tuple[str, ...] = _names(index)
         _refuse(self.rule)
 
@@ -205,7 +205,7 @@ class Grant(_Declaration):
     def __init__(self, *privileges: str, to: str | Sequence[str]) -> None:
         super().__init__()
         self.privileges: tuple[str, ...] = tuple(one.lower() for one in privileges)
-        self.roles: tuple[str, ...] = _names(to)
+        self.roles: tuple[str, ...] = _roles(to)
         if not self.privileges or not self.roles:
             raise MigrationError(
                 "a Grant gives nothing, or to nobody",
@@ -258,6 +258,10 @@ def has_index(table: Table, columns: Sequence[str]) -> bool:
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _roles(names: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(ddl.PUBLIC if name == "PUBLIC" else name for name in _names(names))
 
 
 def _refuse(rule: PolicyRule) -> None:

@@ -85,11 +85,18 @@ def compare_protection(context: AutogenContext, upgrade_ops: UpgradeOps) -> None
         declared = protection_of(table)
         place = (table.schema or default, table.name)
         if declared is None:
+            if place in made and comparison.api_roles:
+                logger.warning(
+                    "table %s has no row level security, and what a project gives to %s by default"
+                    " is theirs: put own_rows(…) or RowLevelSecurity() among its arguments",
+                    *(table.fullname, ", ".join(comparison.api_roles)),
+                )
             continue
         if place in made:
             comparison.make(table, declared)
         elif place in found and _is_looked_at(context, table):
-            comparison.compare(table, place, declared, found[place], place in retyped)
+            is_retyped = place in retyped
+            comparison.compare(table, place, declared, found[place], is_retyped=is_retyped)
         _warn(table, declared)
     upgrade_ops.ops[:] = [*comparison.before, *upgrade_ops.ops, *comparison.after]
     if upgrade_ops.ops and context.opts.get(RELOADS_API):
@@ -102,7 +109,7 @@ class _Comparison:
         self.after: list[MigrateOperation] = []
         self._context = context
         self._connection = connection
-        self._api_roles: tuple[str, ...] = tuple(context.opts.get(API_ROLES, ()))
+        self.api_roles: tuple[str, ...] = tuple(context.opts.get(API_ROLES, ()))
         self._all = all_privileges(connection)
 
     def make(self, table: Table, declared: Protection) -> None:
@@ -130,6 +137,7 @@ class _Comparison:
         place: _Place,
         declared: Protection,
         found: FoundProtection,
+        *,
         is_retyped: bool,
     ) -> None:
         """Compare a table that is there."""
@@ -172,7 +180,7 @@ class _Comparison:
     def _compare_grants(self, table: Table, declared: Protection, found: FoundProtection) -> None:
         missing: dict[str, set[str]] = {}
         extra: dict[str, set[str]] = {}
-        for role in sorted({*self._api_roles, *declared.grants, PUBLIC} - {found.owner}):
+        for role in sorted({*self.api_roles, *declared.grants, PUBLIC} - {found.owner}):
             wanted = self._meant(declared.grants.get(role, ()))
             missing[role] = {one for one in wanted if found.lacks(role, one)}
             extra[role] = found.privileges(role) - wanted
@@ -210,7 +218,7 @@ class _Comparison:
         self, name: str, schema: str | None, grants: Mapping[str, set[str]]
     ) -> list[MigrateOperation]:
         """Return what leaves these privileges alone, whatever a new table comes with."""
-        roles = dict.fromkeys([*self._api_roles, *sorted(grants)])
+        roles = dict.fromkeys([*self.api_roles, *sorted(grants)])
         ops: list[MigrateOperation] = []
         if roles:
             ops.append(RevokeOp(("all",), name, tuple(roles), schema=schema))
