@@ -107,6 +107,15 @@ async def test_autogenerate_finds_nothing_after_an_upgrade(
     assert await tables(database) == set()
 
 
+async def test_sql_is_written_as_it_is_meant(
+    tmp_path: Path, fresh_database: dict[str, Any]
+) -> None:
+    """A percent sign in a revision is one in its SQL, whatever the driver wants it to be."""
+    project = Project(tmp_path / "project", fresh_database)
+    project.revision("a1", """op.execute("UPDATE boats SET load = '50%'")""")
+    assert "SET load = '50%';" in await migrations.sql(config=project.config)
+
+
 async def test_differences_are_told_in_sentences(
     tmp_path: Path, fresh_database: dict[str, Any], database: Database
 ) -> None:

@@ -147,7 +147,11 @@ class _Environment:
             url=connector.get_url().set(password=None),
             literal_binds=True,
             transactional_ddl=connector.capabilities.transactional_ddl,
-            **shaped(self._options, connector, None),
+            # Some drivers want percent signs twice, and what runs the script wants them once.
+            **{
+                "dialect_opts": {"paramstyle": "named"},
+                **shaped(self._options, connector, None),
+            },
         )
         migration = context.get_context()
         schema = migration.version_table_schema
