@@ -110,11 +110,10 @@ class Cell:
         if "2.1" in self.parts:
             # What starts many processes takes time, and behaves alike on both.
             folders += ["tests/migrations", "tests/kit", "tests/examples", "tests/load"]
-            folders += ["tests/pooled"] if backend == "postgres" else []
+            folders += ["tests/pooled", "tests/policies"] if backend == "postgres" else []
         elif backend in {"sqlite", "postgres"}:
             # The broken connectors of this backend; the cell of all packages has those of both.
             folders.append("tests/conformance/test_faults.py")
-            folders += ["tests/pooled", "tests/policies"] if backend == "postgres" else []
         return folders
 
 

@@ -11,8 +11,8 @@ from moorage_heron.options import HeronOptions
 
 __all__ = ["HeronConnector"]
 
-# The driver's codes, and the classes of `moorage` that they stand for. Each that is named here has to
-# be brought about, by the suite or by `provocations` in its test: add one at a time.
+# The driver's codes, and the classes of `moorage` that they stand for. Each that is named here has
+# to be brought about, by the suite or by `provocations` in its test: add one at a time.
 ERRORS: dict[str, type[DatabaseError]] = {}
 
 

@@ -34,8 +34,8 @@ from moorage.migrations.journal import JOURNAL_TABLE, Journal
 from moorage.migrations.lock import migration_lock
 from moorage.migrations.rendering import RenderItem, render_item
 from moorage.migrations.request import COMPARES, REQUEST, Declared, Request
-from moorage.pool import takes_two
 from moorage.migrations.shaping import make_version_schema, shaped
+from moorage.pool import takes_two
 from moorage.registry import get_connector
 from moorage.settings import DatabaseSettings
 
