@@ -18,6 +18,7 @@ from moorage import (
     ExclusionViolationError,
     Identity,
     SerializationError,
+    ServerFacts,
     StatementSyntaxError,
     TransactionAbortedError,
 )
@@ -44,13 +45,18 @@ class LogsInWithAsterisks(Fault, PostgresConnector):
 
 
 class ShowsThePassword(Fault, PostgresConnector):
-    """Prints its settings, password included."""
+    """Prints its settings, password included, and tells them whoever examines the server."""
 
-    noticed_by = frozenset({"test_the_password_is_used_and_not_shown"})
+    noticed_by = frozenset(
+        {"test_the_password_is_used_and_not_shown", "test_the_server_is_examined"}
+    )
 
     def __repr__(self) -> str:
         password = self.settings.password
         return f"<connector {'' if password is None else password.get_secret_value()}>"
+
+    async def examine_server(self, engine: AsyncEngine) -> ServerFacts:
+        return replace(await super().examine_server(engine), details={"connector": repr(self)})
 
 
 class IgnoresIsolation(Fault, PostgresConnector):

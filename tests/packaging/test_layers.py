@@ -23,7 +23,7 @@ CORE_LAYERS = (
     {"_requirements"},
     {"address", "errors", "shield", "notes", "by_key"},
     {"rows"},
-    {"environment", "identity"},
+    {"environment", "identity", "server_facts"},
     {"abilities"},
     {"settings"},
     {"tls", "diagnosis", "pool", "json_codec"},

@@ -63,6 +63,7 @@ def pooler(
     size: int = 4,
     users: Mapping[str, str] | None = None,
     tls: bool = False,
+    ignored: str = "",
 ) -> Iterator[Address]:
     """
     Yield the address of a pooler in front of a server, which is gone afterwards.
@@ -73,6 +74,7 @@ def pooler(
         size: Connections of the server, per database and user.
         users: Further users of the server who may log in, with their passwords.
         tls: Offer TLS to clients; without it a pooler answers that it has none.
+        ignored: Parameters of the login, comma-separated, that are dropped and not refused.
 
     Raises:
         ServerUnavailable: It cannot be had; the message names the command that installs it.
@@ -83,14 +85,14 @@ def pooler(
         known = "".join(f'"{user}" "{password}"\n' for user, password in passwords.items())
         listed = enclosure.file("users.txt", known)
 
-        certificate = ""
+        further = f"ignore_startup_parameters = {ignored}\n" if ignored else ""
         if tls:
             files = {
                 "cert": enclosure.file("server.pem", (CERTIFICATES / "server.pem").read_text()),
                 "key": enclosure.file("key.pem", (CERTIFICATES / "server-key.pem").read_text()),
             }
             lines = (f"client_tls_{name}_file = {path}" for name, path in files.items())
-            certificate = "\n".join(("client_tls_sslmode = allow", *lines))
+            further += "\n".join(("client_tls_sslmode = allow", *lines))
 
         def start() -> tuple[Address, subprocess.Popen[bytes]]:
             address = replace(server, host="127.0.0.1", port=free_port())
@@ -103,7 +105,7 @@ def pooler(
                 admin=server.user,
                 size=size,
             )
-            return address, _start(program, enclosure, text + certificate, address)
+            return address, _start(program, enclosure, text + further, address)
 
         try:
             try:

@@ -142,6 +142,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.registry",
         "moorage.retry",
         "moorage.rows",
+        "moorage.server_facts",
         "moorage.session",
         "moorage.settings",
         "moorage.shield",

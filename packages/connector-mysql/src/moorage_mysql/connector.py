@@ -21,6 +21,7 @@ from moorage import (
     DBConnector,
     Diagnosis,
     OnConflict,
+    ServerFacts,
     TransactionLimits,
     URLParameter,
     effective_ssl_mode,
@@ -28,7 +29,7 @@ from moorage import (
     make_ssl_context,
     release_descriptor,
 )
-from moorage_mysql import administration
+from moorage_mysql import administration, examination
 from moorage_mysql.driver_connection import connect
 from moorage_mysql.errnos import ERRORS, diagnose
 from moorage_mysql.options import MySQLOptions
@@ -257,6 +258,10 @@ class MySQLConnector(DBConnector):
     async def unlock_migrations(self, connection: AsyncConnection) -> None:
         """Give the named lock back."""
         await administration.unlock_migrations(self, connection)
+
+    async def examine_server(self, engine: AsyncEngine) -> ServerFacts:
+        """Ask the server what it is, and whether all tables know transactions."""
+        return await examination.examine_server(self, engine)
 
     def _session_variables(self) -> str:
         settings = self.settings

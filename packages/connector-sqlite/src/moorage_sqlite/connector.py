@@ -31,10 +31,12 @@ from moorage import (
     OnConflict,
     ReadOnlyError,
     SerializationError,
+    ServerFacts,
     SettingsError,
     TransactionLimits,
     blend,
 )
+from moorage_sqlite import examination
 from moorage_sqlite.dialect import DRIVER_NAME, READ_ONLY, READ_STATEMENTS, WRITE_REFUSED
 from moorage_sqlite.limits import Limits
 from moorage_sqlite.migration_lock import MigrationLock
@@ -109,6 +111,13 @@ class SQLiteConnector(DBConnector):
         """Whether the database lives in memory only."""
         return self.path == _MEMORY
 
+    @property
+    def lock_wait_seconds(self) -> float:
+        """Return how long SQLite itself waits for a lock."""
+        if self.in_memory:
+            return 0.0  # only this process competes, so that nothing need wait inside SQLite
+        return self.settings.lock_timeout_seconds or _NO_LIMIT_SECONDS
+
     def get_url(self) -> URL:
         """Return the URL of the file, or of this connector's own database in memory."""
         if self.in_memory:
@@ -122,12 +131,10 @@ class SQLiteConnector(DBConnector):
     def get_engine_args(self) -> dict[str, Any]:
         """Return the pool of the base, and who waits for locks where and how long."""
         arguments = super().get_engine_args()
-        lock_seconds = self.settings.lock_timeout_seconds
         arguments["limits"] = self._limits
         arguments["write_queue"] = self._write_queue
         arguments["connect_args"] = {
-            # In memory only this process competes, so that nothing need wait inside SQLite.
-            "timeout": 0 if self.in_memory else lock_seconds or _NO_LIMIT_SECONDS,
+            "timeout": self.lock_wait_seconds,
             "isolation_level": None,
         }
         if self.in_memory:
@@ -243,6 +250,10 @@ class SQLiteConnector(DBConnector):
             await asyncio.to_thread(remove_files, Path(self.path))
         except OSError as error:
             raise self._storage_error("removed", error) from error
+
+    async def examine_server(self, engine: AsyncEngine) -> ServerFacts:
+        """Look at a connection, and where the file is."""
+        return await examination.examine_server(self, engine)
 
     async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
         """Lock a file beside the database's, or, in memory, among this process alone."""

@@ -10,6 +10,7 @@ _check_sqlalchemy()
 
 from moorage.abilities import (
     BindsIdentities,
+    ExaminesServer,
     LintsMigrations,
     LocksMigrations,
     ManagesStorage,
@@ -107,6 +108,7 @@ from moorage.registry import (
     unregister_connector,
 )
 from moorage.retry import Attempts, as_unit, run_unit
+from moorage.server_facts import ServerFacts, ServerFault, TLSState
 from moorage.session import (
     InnerCommits,
     find_uncommitted_changes,
@@ -172,6 +174,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "DeadlockError",
     "Diagnosis",
+    "ExaminesServer",
     "ExclusionViolationError",
     "ForeignKeyViolationError",
     "HalfAppliedMigrationError",
@@ -206,6 +209,8 @@ __all__ = [
     "ScaffoldError",
     "SeedError",
     "SerializationError",
+    "ServerFacts",
+    "ServerFault",
     "SessionSharedError",
     "SettingsError",
     "ShapesMigrations",
@@ -214,6 +219,7 @@ __all__ = [
     "StatementSyntaxError",
     "StatementTimeoutError",
     "SuspendsForeignKeys",
+    "TLSState",
     "TellsWrites",
     "TooManyConnectionsError",
     "TransactionAbortedError",

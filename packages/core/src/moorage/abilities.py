@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from moorage.identity import Admin, Identity
+from moorage.server_facts import ServerFacts
 
 __all__ = [
     "BindsIdentities",
+    "ExaminesServer",
     "LintsMigrations",
     "LocksMigrations",
     "ManagesStorage",
@@ -220,5 +222,23 @@ class TellsWrites(Protocol):
         Return whether the open transaction has changed something, in one round trip at most.
 
         A backend that cannot tell a change from a row lock counts the lock as a change.
+        """
+        ...
+
+
+@runtime_checkable
+class ExaminesServer(Protocol):
+    """Knows what to ask a server, so that ``moorage doctor`` can say what is wrong with it."""
+
+    async def examine_server(self, engine: AsyncEngine) -> ServerFacts:
+        """
+        Ask the server for what matters to whoever works on it with these settings.
+
+        Nothing may be changed, and nothing be left open. ``engine`` is that of the application:
+        what its connections are is what is to be told. It may be left alone where a connection in
+        its way could do harm, and others be made beside it.
+
+        Raises:
+            DatabaseError: The server cannot be reached, or does not answer.
         """
         ...

@@ -38,6 +38,7 @@ def make_app() -> typer.Typer:
     """
     import typer
 
+    from moorage.cli.answering import AnsweringGroup
     from moorage.cli.connectors import add_connector_commands
     from moorage.cli.db import add_db_commands
     from moorage.cli.doctor import add_doctor_command
@@ -45,7 +46,11 @@ def make_app() -> typer.Typer:
     from moorage.cli.skill import add_skill_commands
 
     app = typer.Typer(
-        add_completion=False, no_args_is_help=True, help="Look at moorage and what it uses."
+        cls=AnsweringGroup,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_show_locals=False,  # passwords are among them
+        help="Look at moorage and what it uses.",
     )
 
     @app.callback()

@@ -5,8 +5,6 @@ writes a distribution with a new connector.
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import typer
 
 from moorage import abilities
+from moorage.cli.answering import answer, is_for_people, print_json
 from moorage.connector import Capabilities
 from moorage.errors import MoorageError
 from moorage.pool import LoopPool
@@ -37,7 +36,7 @@ def add_connector_commands(app: typer.Typer) -> None:
         """List the connectors that are installed, and what is wrong with a broken one."""
         found = [_describe(item) for item in installed_connectors()]
         if as_json:
-            typer.echo(json.dumps([asdict(item) for item in found], indent=2))
+            print_json([asdict(item) for item in found])
         else:
             _print_table(found)
         if not found or any(item.problem for item in found):
@@ -63,23 +62,20 @@ def add_connector_commands(app: typer.Typer) -> None:
         into: str = typer.Option(
             "", help="Folder to write, which must not be there; default: moorage-NAME."
         ),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON, for scripts."),
     ) -> None:
         """Write a distribution with a connector: package, tests, README and a CI file."""
-        try:
-            plan = plan_connector(name, driver=driver, requirement=requires, port=port)
-            folder = Path(into or plan.distribution)
-            written = write_connector(plan, folder)
-        except MoorageError as error:
-            typer.echo(error, err=True)
-            raise typer.Exit(1) from None
-        for path in written:
-            typer.echo(f"wrote {path}")
-        typer.echo(
-            "\nNext:\n"
-            f"  cd {folder}\n"
-            "  pip install -e '.[test]'\n"
-            f"  {plan.name.upper()}_TEST_NAME=an_empty_database pytest"
-        )
+        plan = plan_connector(name, driver=driver, requirement=requires, port=port)
+        folder = Path(into or plan.distribution)
+        written = [str(path) for path in write_connector(plan, folder)]
+        commands = [
+            f"cd {folder}",
+            "pip install -e '.[test]'",
+            f"{plan.name.upper()}_TEST_NAME=an_empty_database pytest",
+        ]
+        lines = [*(f"wrote {path}" for path in written), "", "Next:"]
+        text = "\n".join([*lines, *(f"  {command}" for command in commands)])
+        answer(as_json, {"written": written, "next": commands}, text)
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ def _print_table(found: list[_Described]) -> None:
     from rich.table import Table
 
     # Into a pipe or a file goes everything: what cuts lines there is nobody's terminal.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = Console() if is_for_people() else Console(width=200)
     if not found:
         console.print("no connector is installed\n  Next step: pip install moorage-postgres")
         return

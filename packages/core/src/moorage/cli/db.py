@@ -8,16 +8,13 @@ something failed or is not as it should be, and with 2 where the command itself 
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from moorage.cli.answering import answer, fail, tell
+from moorage.cli.answering import answer, is_for_people, print_json, tell
 from moorage.cli.seeds import add_seed_command
-from moorage.errors import MoorageError
 
 if TYPE_CHECKING:
     import typer
@@ -41,7 +38,7 @@ def add_db_commands(app: typer.Typer) -> None:
         None, "--database", "-d", help="Section of Alembic's settings, if there are several."
     )
     as_json = typer.Option(False, "--json", help="Print JSON, for scripts.")
-    _add_files(db, config, database)
+    _add_files(db, config, database, as_json)
     _add_changes(db, config, database, as_json)
     _add_questions(db, config, database, as_json)
     _add_lint(db, config, database, as_json)
@@ -49,7 +46,7 @@ def add_db_commands(app: typer.Typer) -> None:
     app.add_typer(db, name="db")
 
 
-def _add_files(db: typer.Typer, config: Any, database: Any) -> None:
+def _add_files(db: typer.Typer, config: Any, database: Any, as_json: Any) -> None:
     import typer
 
     @db.command()
@@ -58,12 +55,14 @@ def _add_files(db: typer.Typer, config: Any, database: Any) -> None:
         models: str = typer.Option(
             "moorage.models:Base", help="Base of the models, as module:name."
         ),
+        as_json: bool = as_json,
     ) -> None:
         """Write alembic.ini, env.py and the template of revisions."""
-        written = _do(lambda m: m.init(directory=directory, metadata=models))
-        for path in written:
-            print(f"wrote {path}")
-        print('Next step: moorage db revision -m "first tables"')
+        made = _do(lambda m: m.init(directory=directory, metadata=models))
+        written = [str(path) for path in made]
+        following = 'Next step: moorage db revision -m "first tables"'
+        text = "\n".join([*(f"wrote {path}" for path in written), following])
+        answer(as_json, {"written": written}, text)
 
     @db.command()
     def revision(
@@ -72,6 +71,7 @@ def _add_files(db: typer.Typer, config: Any, database: Any) -> None:
         head: str = typer.Option("head", help="What it comes after."),
         config: Path = config,
         database: str = database,
+        as_json: bool = as_json,
     ) -> None:
         """Write a revision from the differences between models and database."""
         made = _await(
@@ -79,17 +79,19 @@ def _add_files(db: typer.Typer, config: Any, database: Any) -> None:
                 message, autogenerate=not empty, head=head, config=m.configuration(config, database)
             )
         )
-        print(f"wrote {made.path}")
-        print("Next step: read it, then moorage db upgrade")
+        text = f"wrote {made.path}\nNext step: read it, then moorage db upgrade"
+        answer(as_json, asdict(made), text)
 
     @db.command()
     def sql(
         target: str = typer.Argument("head", help="A revision, or a range from:to."),
         config: Path = config,
         database: str = database,
+        as_json: bool = as_json,
     ) -> None:
         """Print the SQL of an upgrade; nothing is connected to."""
-        print(_await(lambda m: m.sql(target, config=m.configuration(config, database))))
+        made = _await(lambda m: m.sql(target, config=m.configuration(config, database)))
+        answer(as_json, {"sql": made}, made)
 
 
 def _add_changes(db: typer.Typer, config: Any, database: Any, as_json: Any) -> None:
@@ -133,7 +135,11 @@ def _add_changes(db: typer.Typer, config: Any, database: Any, as_json: Any) -> N
 
     @db.command()
     def stamp(
-        target: str, wait: float = wait, config: Path = config, database: str = database
+        target: str,
+        wait: float = wait,
+        config: Path = config,
+        database: str = database,
+        as_json: bool = as_json,
     ) -> None:
         """Say where the database is, without running anything."""
         _await(
@@ -141,6 +147,8 @@ def _add_changes(db: typer.Typer, config: Any, database: Any, as_json: Any) -> N
                 target, config=m.configuration(config, database), wait_seconds=wait, report=tell
             )
         )
+        if as_json:
+            print_json({"stamped": target})
 
 
 def _add_questions(db: typer.Typer, config: Any, database: Any, as_json: Any) -> None:
@@ -234,12 +242,9 @@ def _finding(found: Any) -> str:
 
 
 def _do(work: Any) -> Any:
-    try:
-        from moorage import migrations
+    from moorage import migrations
 
-        return work(migrations)
-    except MoorageError as error:
-        fail(error)
+    return work(migrations)
 
 
 def _await(work: Any) -> Any:
@@ -266,13 +271,13 @@ def _where_it_is(status: Any) -> str:
 
 def _list_revisions(revisions: Any, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([asdict(one) for one in revisions], indent=2))
+        print_json([asdict(one) for one in revisions])
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = Console() if is_for_people() else Console(width=200)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("revision", "after", "what it does"):
         table.add_column(column, overflow="fold")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from moorage.doctor import examine
+from moorage.cli.answering import is_for_people, print_json
+from moorage.doctor import Report, examine
 
 if TYPE_CHECKING:
     import typer
 
 __all__ = ["add_doctor_command"]
+
+_STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 
 def add_doctor_command(app: typer.Typer) -> None:
@@ -22,24 +24,76 @@ def add_doctor_command(app: typer.Typer) -> None:
     def doctor(
         prefix: str = typer.Option("DB_", "--prefix", help="Prefix of the database's variables."),
         offline: bool = typer.Option(False, "--offline", help="Do not connect."),
+        processes: int | None = typer.Option(
+            None,
+            "--processes",
+            min=1,
+            help="Processes that share the server, on all hosts; default: WEB_CONCURRENCY, or 1.",
+        ),
+        loops: int = typer.Option(
+            1, "--loops", min=1, help="Event loops in each that use the database."
+        ),
         strict: bool = typer.Option(False, "--strict", help="Exit with 1 for warnings as well."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON, for scripts."),
     ) -> None:
         """Look for what is wrong; exits with 1 if anything is. Run it in the project's folder."""
-        report = asyncio.run(examine(prefix=prefix, connect=not offline))
-        is_bad = report.has_errors or (strict and bool(report.findings))
+        report = asyncio.run(
+            examine(prefix=prefix, connect=not offline, processes=processes, loops=loops)
+        )
         if as_json:
-            data = {
-                "is_clean": not report.findings,
-                "facts": report.facts,
-                "findings": [finding.to_json() for finding in report.findings],
-            }
-            print(json.dumps(data, indent=2))
+            findings = [finding.to_json() for finding in report.findings]
+            print_json(
+                {"is_clean": not findings, "facts": report.facts, "findings": findings},
+            )
+        elif is_for_people():
+            _show(report)
         else:
-            for name, value in report.facts.items():
-                print(f"{name}: {value}")
-            for finding in report.findings:
-                print(f"\n{finding}")
-            print(f"\n{len(report.findings)} finding(s)" if report.findings else "\nall is well")
-        if is_bad:
+            _print(report)
+        if report.has_errors or (strict and report.findings):
             raise typer.Exit(1)
+
+
+def _print(report: Report) -> None:
+    for name, value in report.facts.items():
+        print(f"{name}: {value}")
+    for finding in report.findings:
+        print(f"\n{finding}")
+    print(f"\n{_summary(report)}")
+
+
+def _show(report: Report) -> None:
+    """Draw the same for a terminal, as wide as it is."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console()
+    console.print(_grid((Text(name, "dim"), Text(value)) for name, value in report.facts.items()))
+    for finding in report.findings:
+        head = Text(f"\n{finding.code} {finding.severity}", _STYLES[finding.severity])
+        if finding.place:
+            head.append(f"  {finding.place}", "cyan")
+        console.print(head)
+        lines = [("", finding.what, "bold"), ("why", finding.why, ""), ("do", finding.advice, "")]
+        rows = [(Text(name, "dim"), Text(value, style)) for name, value, style in lines]
+        console.print(Padding(_grid(rows), (0, 0, 0, 2)))
+    style = "green" if not report.findings else "red" if report.has_errors else "yellow"
+    console.print(Text(f"\n{_summary(report)}", f"bold {style}"))
+
+
+def _grid(rows: Any) -> Any:
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    return grid
+
+
+def _summary(report: Report) -> str:
+    severities = [finding.severity for finding in report.findings]
+    counts = {name: severities.count(name) for name in ("error", "warning")}
+    told = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in counts.items() if n]
+    return ", ".join(told) or "all is well"

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.cli.answering import answer, fail, tell
-from moorage.errors import MoorageError, SeedError
+from moorage.cli.answering import answer, tell
+from moorage.errors import SeedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,15 +47,12 @@ def add_seed_command(db: typer.Typer, config: Any, database: Any, as_json: Any) 
         as_json: bool = as_json,
     ) -> None:
         """Write the rows of seeds; what is there already is left alone."""
-        try:
-            if models:
-                catalogues, settings, places = _of_models(models)
-            else:
-                catalogues, settings, places = _of_project(config, database)
-            work = _run(environment, seeds or places, catalogues, settings, dry_run)
-            results = asyncio.run(work)
-        except MoorageError as error:
-            fail(error)
+        if models:
+            catalogues, settings, places = _of_models(models)
+        else:
+            catalogues, settings, places = _of_project(config, database)
+        work = _run(environment, seeds or places, catalogues, settings, dry_run)
+        results = asyncio.run(work)
         answer(as_json, [asdict(one) for one in results], _summary(results, dry_run))
 
 

@@ -6,7 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage.errors import MoorageError, ScaffoldError
+from moorage.cli.answering import answer
+from moorage.errors import ScaffoldError
 from moorage.scaffold.changes import Change, apply_changes, read_text
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def add_skill_commands(app: typer.Typer) -> None:
             "", "--into", help=f"Folder of its skills; default: {', '.join(_FOLDERS)}."
         ),
         force: bool = typer.Option(False, "--force", help="Replace one that was changed."),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON, for scripts."),
     ) -> None:
         """Write the skill setup-database into the skills of a project."""
         root = Path(project)
@@ -44,16 +46,14 @@ def add_skill_commands(app: typer.Typer) -> None:
         path = f"{folder}/{_NAME}/SKILL.md"
         source = files("moorage.scaffold") / "templates" / "skill" / _NAME / "SKILL.md"
         after = source.read_text(encoding="utf-8")
-        try:
-            before = read_text(root / path)
-            if before not in {None, after} and not force:
-                raise ScaffoldError(
-                    f"{path} is there already, and differs",
-                    hint="compare them, then add --force to replace it",
-                )
-            if before != after:
-                apply_changes(root, [Change(path, before, after)])
-        except MoorageError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from None
-        typer.echo(f"{'is there already:' if before == after else 'wrote'} {path}")
+        before = read_text(root / path)
+        if before not in {None, after} and not force:
+            raise ScaffoldError(
+                f"{path} is there already, and differs",
+                hint="compare them, then add --force to replace it",
+            )
+        is_new = before != after
+        if is_new:
+            apply_changes(root, [Change(path, before, after)])
+        text = f"{'wrote' if is_new else 'is there already:'} {path}"
+        answer(as_json, {"path": path, "written": is_new}, text)

@@ -16,7 +16,6 @@ from moorage.tls import effective_ssl_mode
 
 __all__ = ["check_settings"]
 
-_USUAL_LIMIT = 100
 _PLACEHOLDER = re.compile(r"<[a-z ]+>")
 _SECRETS = frozenset({"password", "url", "direct_url"})
 
@@ -103,21 +102,8 @@ def _check_limits(connector: DBConnector, report: Report) -> None:
         report.add("S308", f"{settings.origin('echo')} is on")
 
 
-def _check_budget(connector: DBConnector, report: Report) -> None:
-    if not connector.capabilities.networked:
-        return
-    settings = connector.settings
-    text = os.environ.get("WEB_CONCURRENCY", "1")
-    workers = int(text) if text.isdecimal() and int(text) > 0 else 1
-    each = settings.pool_size + settings.max_overflow
-    report.facts["connections at most"] = f"{workers} x {each} = {workers * each}"
-    if workers * each > _USUAL_LIMIT:
-        report.add("S307", f"WEB_CONCURRENCY={workers} workers may open {each} connections each")
-
-
 _CHECKS: tuple[Callable[[DBConnector, Report], None], ...] = (
     _check_choice,
     _check_way,
     _check_limits,
-    _check_budget,
 )

@@ -30,6 +30,7 @@ class Finding:
         path: The file, if there is one.
         line: The line, if there is one.
         fix: What to do here, where that is more exact than what the code says.
+        kind: What its code means, for a code of a connector's own.
     """
 
     code: str
@@ -37,32 +38,50 @@ class Finding:
     path: str = ""
     line: int = 0
     fix: str = ""
+    kind: Code | None = None
 
     @property
     def severity(self) -> Severity:
         """Return how grave it is."""
-        return CODES[self.code].severity
+        return self._kind.severity
+
+    @property
+    def why(self) -> str:
+        """Return why it matters."""
+        return self._kind.why
+
+    @property
+    def advice(self) -> str:
+        """Return what to do."""
+        return self.fix or self._kind.fix
+
+    @property
+    def place(self) -> str:
+        """Return the file and the line; empty where there is no file."""
+        return f"{self.path}:{self.line}" if self.line else self.path
+
+    @property
+    def _kind(self) -> Code:
+        return self.kind or CODES[self.code]
 
     def to_json(self) -> dict[str, str | int]:
         """Return what a script reads."""
-        known = CODES[self.code]
         return {
             "code": self.code,
-            "severity": known.severity,
+            "severity": self.severity,
             "what": self.what,
-            "why": known.why,
-            "fix": self.fix or known.fix,
+            "why": self.why,
+            "fix": self.advice,
             "path": self.path,
             "line": self.line,
         }
 
     def __str__(self) -> str:
-        place = f"{self.path}:{self.line}: " if self.line else f"{self.path}: " if self.path else ""
-        known = CODES[self.code]
+        place = f"{self.place}: " if self.place else ""
         return (
-            f"{self.code} {known.severity}: {place}{self.what}\n"
-            f"    why: {known.why}\n"
-            f"    do: {self.fix or known.fix}"
+            f"{self.code} {self.severity}: {place}{self.what}\n"
+            f"    why: {self.why}\n"
+            f"    do: {self.advice}"
         )
 
 
@@ -79,9 +98,22 @@ class Report:
     facts: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
-    def add(self, code: str, what: str, path: str = "", line: int = 0, fix: str = "") -> None:
+    def add(
+        self,
+        code: str,
+        what: str,
+        path: str = "",
+        line: int = 0,
+        *,
+        fix: str = "",
+        kind: Code | None = None,
+    ) -> None:
         """Note a finding."""
-        self.findings.append(Finding(code, what, path, line, fix))
+        self.findings.append(Finding(code, what, path, line, fix, kind))
+
+    def found(self, code: str) -> bool:
+        """Return whether something was found under a code."""
+        return any(finding.code == code for finding in self.findings)
 
     @property
     def has_errors(self) -> bool:
@@ -150,6 +182,55 @@ CODES: Final[dict[str, Code]] = {
     "C403": _warning(
         "times that the server sets and times that the application sets do not compare",
         "let both hosts synchronise their clocks (NTP)",
+    ),
+    # The server, as it shows on a connection.
+    "C404": _error(
+        "whoever is between here and the server can read and change everything, the password too",
+        "switch TLS on at the server, and remove DB_SSL_MODE, or set it to verify-full",
+    ),
+    "C405": _error(
+        "somebody else may have answered in the server's place",
+        "let the connector hand its driver what make_ssl_context(settings) returns, unchanged",
+    ),
+    "C406": _error(
+        "moorage uses what this version does not have, and nobody mends its faults any more",
+        "upgrade the server",
+    ),
+    "C407": _error(
+        "it hands connections on, and what is set on one is refused, ignored or somebody else's:"
+        " limits do not hold, and a query can get the rows of another process's query",
+        "say in the settings what is in between",
+    ),
+    "C408": _warning(
+        "a session without an identity sees and changes the rows of everybody",
+        "log in as a role that the policies hold for, or refuse sessions without an identity",
+    ),
+    "C409": _error(
+        "at a peak the server refuses the rest, and other programs too",
+        "lower DB_POOL_SIZE and DB_MAX_OVERFLOW, run fewer processes, or raise the limit",
+    ),
+    "C410": _warning(
+        "days and hours that the server makes of a moment are those of that zone",
+        "let sessions be in UTC, and convert where times are shown",
+    ),
+    "C411": _warning(
+        "text with other characters is refused, or comes back spoilt",
+        "make a database in the right one, and copy the rows",
+    ),
+    "C412": _error(
+        "what is written there stays when the unit of work is rolled back",
+        "convert them to an engine that knows transactions",
+    ),
+    "C413": _error(
+        "a connection does not do what the settings promise", "find out what sets it otherwise"
+    ),
+    "C414": _error(
+        "locks do not work there as they must: two writers at once destroy the file",
+        "put the file on a disk of this machine, or use a server",
+    ),
+    "C415": _warning(
+        "whoever writes makes all readers wait, and they him",
+        "leave the journal's mode as it is by default",
     ),
     # Migrations.
     "M501": _error("the code expects tables or columns that are not there", "moorage db upgrade"),

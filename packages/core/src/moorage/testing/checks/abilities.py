@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import ClassVar
+import re
 
 import pytest
 from sqlalchemy import TextClause, insert, select, text, update
 
 from moorage.abilities import (
     BindsIdentities,
+    ExaminesServer,
     LocksMigrations,
     ManagesStorage,
     SuspendsForeignKeys,
@@ -175,6 +177,26 @@ class AbilityChecks:
                 await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         async with database.session(identity=identity) as session:
             assert await session.scalar(role) == identity.role
+
+    @check(
+        "examine_server: what it tells, and that it gives each connection back",
+        ability=ExaminesServer,
+    )
+    async def test_the_server_is_examined(self, database: Database) -> None:
+        """What a server is, is told without the password, and no connection is kept."""
+        connector = database.connector
+        assert isinstance(connector, ExaminesServer)
+        facts = await connector.examine_server(database.engine)
+        assert facts.product
+        assert facts.release >= facts.oldest_release
+        assert facts.connection_limit is None or facts.limited_by
+        for fault in facts.faults:
+            # One of `moorage doctor`'s own codes brings these along.
+            assert re.fullmatch(r"C\d{3}", fault.code) or (fault.why and fault.fix)
+        password = connector.settings.password
+        secret = "" if password is None else password.get_secret_value()
+        assert not secret or secret not in repr(facts), "what it tells is printed"
+        assert database.pool_statistics().in_use == 0
 
     def _told(self) -> tuple[Identity, TextClause]:
         if self.identity is None or not self.identity_query:
