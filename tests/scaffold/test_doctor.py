@@ -295,6 +295,49 @@ async def make_roles() -> None:
         await create_supabase_stand_in(connection)
 
 
+def test_each_placeholder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was copied from .env.example is told by variable, also where no setting can be it."""
+    folder = enter(tmp_path / "shop", monkeypatch, "supabase")
+    (folder / ".env").write_text((folder / ".env.example").read_text())
+    monkeypatch.setenv("DB_POOL_SIZE", "many")
+    report = asyncio.run(examine(connect=False))
+    told = {finding.what.partition(" ")[0]: finding.code for finding in report.findings}
+    assert told.pop("DB_POOL_SIZE") == "S301"
+    assert set(told.values()) == {"S303"}
+    assert told.keys() >= {"DB_HOST", "DB_USER", "DB_PASSWORD", "DB_DIRECT_URL"}
+
+
+def test_a_url_is_taken_apart(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a URL is told what it says, and not the password."""
+    (project / ".env").unlink()
+    monkeypatch.setenv("DATABASE_URL", "postgres://ann:correct-horse@db.example.org/shop")
+    report = asyncio.run(examine(connect=False))
+    assert report.facts["DATABASE_URL"] == (
+        "host db.example.org, name shop, password •••, user ann"
+    )
+
+
+def test_people_get_what_is_alike_at_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, findings of one kind share their reason and their advice."""
+    text = "import time\n\n\nasync def handle():\n    time.sleep(1)\n    time.sleep(2)\n"
+    (package(project) / "slow.py").write_text(text)
+    monkeypatch.setattr("moorage.cli.doctor.is_for_people", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    result = CliRunner().invoke(make_app(), ["doctor", "--offline"], catch_exceptions=False)
+    assert result.exit_code == 1
+    lines = [line.rstrip() for line in result.output.splitlines()]
+    name = package(project).name
+    start = lines.index("A602 error, 2 times")
+    assert lines[start + 1 :] == [
+        f"       {name}/slow.py:5  time.sleep() in async def handle",
+        f"       {name}/slow.py:6  time.sleep() in async def handle",
+        "  why  while it runs, no other request of this process is served",
+        "  do   use `await asyncio.sleep(…)`",
+        "",
+        "2 errors",
+    ]
+
+
 @pytest.mark.parametrize("server", ["sqlite", "postgres", "supabase", "mysql"])
 def test_nothing_is_found_in_a_clean_project(
     server: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from moorage.cli.answering import is_for_people, print_json
-from moorage.doctor import Report, examine
+from moorage.doctor import Finding, Report, examine
 
 if TYPE_CHECKING:
     import typer
@@ -69,16 +70,28 @@ def _show(report: Report) -> None:
 
     console = Console()
     console.print(_grid((Text(name, "dim"), Text(value)) for name, value in report.facts.items()))
-    for finding in report.findings:
-        head = Text(f"\n{finding.code} {finding.severity}", _STYLES[finding.severity])
-        if finding.place:
-            head.append(f"  {finding.place}", "cyan")
-        console.print(head)
-        lines = [("", finding.what, "bold"), ("why", finding.why, ""), ("do", finding.advice, "")]
-        rows = [(Text(name, "dim"), Text(value, style)) for name, value, style in lines]
+    for (code, severity, why, advice), alike in groupby(report.findings, _kind):
+        findings = list(alike)
+        told = Text(f"\n{code} {severity}", _STYLES[severity])
+        if len(findings) > 1:
+            told.append(f", {len(findings)} times", "dim")
+        console.print(told)
+        rows = [(Text(""), _line(finding)) for finding in findings]
+        rows += [(Text("why", "dim"), Text(why)), (Text("do", "dim"), Text(advice))]
         console.print(Padding(_grid(rows), (0, 0, 0, 2)))
     style = "green" if not report.findings else "red" if report.has_errors else "yellow"
     console.print(Text(f"\n{_summary(report)}", f"bold {style}"))
+
+
+def _kind(finding: Finding) -> tuple[str, str, str, str]:
+    return finding.code, finding.severity, finding.why, finding.advice
+
+
+def _line(finding: Finding) -> Any:
+    from rich.text import Text
+
+    place = Text(f"{finding.place}  " if finding.place else "", "cyan")
+    return place.append(finding.what, "default bold")
 
 
 def _grid(rows: Any) -> Any:

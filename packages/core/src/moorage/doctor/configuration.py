@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Callable
 
+from dotenv import dotenv_values
+
 from moorage.address import is_loopback
 from moorage.connector import DBConnector
 from moorage.doctor.finding import Report
@@ -25,15 +27,13 @@ def check_settings(prefix: str, report: Report) -> DBConnector | None:
     try:
         settings = DatabaseSettings.from_env(prefix)
     except SettingsError as error:
-        report.add("S301", str(error.args[0]), fix=error.hint)
+        _explain(error, prefix, report)
         return None
     try:
         DatabaseSettings.from_env(prefix, strict=True)
     except SettingsError as error:
         report.add("S302", str(error.args[0]))
-    for name in sorted(settings.model_fields_set & DatabaseSettings.model_fields.keys()):
-        value = "•••" if name in _SECRETS else str(getattr(settings, name))
-        report.facts[settings.origin(name)] = value
+    report.facts.update(_values(settings))
     _check_placeholders(settings, report)
     try:
         connector = get_connector(settings)
@@ -47,6 +47,38 @@ def check_settings(prefix: str, report: Report) -> DBConnector | None:
     for check in _CHECKS:
         check(connector, report)
     return connector
+
+
+def _explain(error: SettingsError, prefix: str, report: Report) -> None:
+    """Note what is wrong, and each variable that still has the placeholder of .env.example."""
+    given = {**dotenv_values(".env"), **os.environ}
+    placeholders = {
+        name
+        for name, value in given.items()
+        if name.startswith(prefix) or (name == "DATABASE_URL" and prefix == "DB_")
+        if value and _PLACEHOLDER.search(value)
+    }
+    for name in sorted(placeholders):
+        report.add("S303", f"{name} was not filled in")
+    for problem in error.errors():
+        if problem["variable"] not in placeholders:
+            report.add("S301", problem["msg"], fix=error.hint)
+
+
+def _values(settings: DatabaseSettings) -> dict[str, str]:
+    """Return what was set, by where it was; a URL says several things at once."""
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(settings.model_fields_set & DatabaseSettings.model_fields.keys()):
+        value = "•••" if name in _SECRETS else str(getattr(settings, name))
+        found.setdefault(settings.origin(name), {})[name] = value
+    values = {}
+    for origin, parts in found.items():
+        if len(parts) > 1:
+            parts.pop("url", None)
+        values[origin] = ", ".join(
+            value if len(parts) == 1 else f"{name} {value}" for name, value in parts.items()
+        )
+    return values
 
 
 def _reason(settings: DatabaseSettings) -> str:
