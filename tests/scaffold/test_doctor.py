@@ -257,7 +257,6 @@ def test_a_fault_is_found(fault: str, project: Path, monkeypatch: pytest.MonkeyP
     expected, plant = FAULTS[fault]
     shows_on_a_connection = expected[0] in {"C", "M"}
     if shows_on_a_connection:
-        monkeypatch.setenv("DB_CONNECT_TIMEOUT_SECONDS", "2")
         upgrade()
     plant(project, monkeypatch)
     report = asyncio.run(examine(connect=shows_on_a_connection))
