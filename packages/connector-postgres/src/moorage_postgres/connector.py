@@ -37,7 +37,7 @@ from moorage import (
     make_ssl_context,
     release_descriptor,
 )
-from moorage_postgres import administration, examination
+from moorage_postgres import administration
 from moorage_postgres.copy import can_copy, copy_rows
 from moorage_postgres.executemany import make_executemany_cancellable
 from moorage_postgres.identities import check_role, tell
@@ -45,12 +45,10 @@ from moorage_postgres.linting import lint_scripts
 from moorage_postgres.options import PostgresOptions, parse_server_settings
 from moorage_postgres.poolers import (
     POOL_SIZES,
-    UNNAMED_STATEMENTS,
     PoolerMode,
     attach_transaction_rules,
     connection_class,
     diagnose_refusal,
-    log_in_plainly,
     pooler_of,
     refuse_lasting_parameters,
     set_statements,
@@ -142,8 +140,6 @@ class PostgresConnector(DBConnector):
     reloads_api: ClassVar[bool] = False
     """Whether PostgREST is to be told of migrations."""
     options: PostgresOptions
-    # Whether it has yet to be found out what is between us and the server.
-    logs_in_plainly = False
 
     def __init__(self, settings: DatabaseSettings) -> None:
         super().__init__(settings)
@@ -172,7 +168,10 @@ class PostgresConnector(DBConnector):
             arguments["connect_args"]["server_settings"].update(self._server_settings())
         elif self.pooler == "transaction":
             arguments["connect_args"].update(
-                UNNAMED_STATEMENTS, connection_class=connection_class(self._server_settings())
+                statement_cache_size=0,
+                prepared_statement_cache_size=0,
+                prepared_statement_name_func=lambda: "",
+                connection_class=connection_class(self._server_settings()),
             )
         return arguments
 
@@ -184,8 +183,6 @@ class PostgresConnector(DBConnector):
         event.listen(engine.sync_engine, "do_execute", _begin_for_stream)
         if self.pooler == "transaction":
             attach_transaction_rules(engine.sync_engine, self.settings, self._pooler_variable)
-        if self.logs_in_plainly:
-            log_in_plainly(engine.sync_engine)
         dialect: Any = engine.sync_engine.dialect
         for name in ("setup_asyncpg_json_codec", "setup_asyncpg_jsonb_codec"):
             # SQLAlchemy asks the server for the types of JSON behind the step of connecting.
@@ -347,6 +344,12 @@ class PostgresConnector(DBConnector):
         beside = self._past_the_pooler("dropping a database")
         await administration.drop_database(beside, self.options.maintenance_database)
 
+    async def examine_server(self, engine: AsyncEngine) -> ServerFacts:
+        """Ask the server what it is, after a look for a pooler that the settings do not know."""
+        from moorage_postgres.examination import examine_server  # of use to few processes
+
+        return await examine_server(self, engine)
+
     async def try_lock_migrations(self, connection: AsyncConnection) -> bool:
         """Take an advisory lock of the server's session; it needs no right and no table."""
         self._refuse_pooler("the lock for migrations")
@@ -356,10 +359,6 @@ class PostgresConnector(DBConnector):
         """Give the advisory lock back."""
         self._refuse_pooler("the lock for migrations")
         await administration.unlock_migrations(connection)
-
-    async def examine_server(self, engine: AsyncEngine) -> ServerFacts:
-        """Ask the server what it is, after a look for a pooler that the settings do not know."""
-        return await examination.examine_server(self, engine)
 
     @property
     def api_roles(self) -> tuple[str, ...]:

@@ -34,14 +34,12 @@ from moorage import (
 
 __all__ = [
     "POOL_SIZES",
-    "UNNAMED_STATEMENTS",
     "PoolerMode",
     "attach_transaction_rules",
     "connection_class",
     "diagnose_refusal",
     "is_project_host",
     "is_shared_pooler",
-    "log_in_plainly",
     "pooler_of",
     "refuse_lasting_parameters",
     "set_statements",
@@ -52,13 +50,6 @@ PoolerMode = Literal["direct", "session", "transaction"]
 
 POOL_SIZES: Final[Mapping[PoolerMode, tuple[int, int]]] = {"session": (2, 2), "transaction": (5, 5)}
 """Size and overflow of our own pool, where nobody chose them: a pooler's clients are counted."""
-
-UNNAMED_STATEMENTS: Final[Mapping[str, Any]] = {
-    "statement_cache_size": 0,
-    "prepared_statement_cache_size": 0,
-    "prepared_statement_name_func": lambda: "",
-}
-"""Arguments of a connection that prepares nothing which another process takes for its own."""
 
 # Supabase's pooler for everybody, and its dedicated ones, which share a name with the server.
 _SHARED: Final = ".pooler.supabase.com"
@@ -260,15 +251,6 @@ def attach_transaction_rules(engine: Engine, settings: DatabaseSettings, variabl
 
 def _name() -> str | None:
     return None
-
-
-def log_in_plainly(engine: Engine) -> None:
-    """Let connections of ``engine`` say nothing at the login that any pooler refuses or shares."""
-
-    @event.listens_for(engine, "do_connect")
-    def say_less(dialect: object, record: object, cargs: object, cparams: dict[str, Any]) -> None:
-        named = cparams.get("server_settings", {}).get("application_name", "moorage")
-        cparams.update(UNNAMED_STATEMENTS, server_settings={"application_name": named})
 
 
 # Poolers have one code for whatever keeps a client out, so that here, and only here, words decide.
