@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
 import re
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import TextClause, insert, select, text, update
