@@ -107,6 +107,9 @@ class Cell:
         if backend == "sqlite":
             # The one dialect that is ours, tried by SQLAlchemy's own tests on both of its lines.
             folders.append("tests/dialect")
+        if backend == "postgres":
+            whole = "2.1" in self.parts
+            folders.append(f"tests/drivers{'' if whole else '/test_conformance.py'}")
         if "2.1" in self.parts:
             # What starts many processes takes time, and behaves alike on both.
             folders += ["tests/migrations", "tests/kit", "tests/examples", "tests/load"]

@@ -3,6 +3,7 @@ The databases that tests run on.
 
 ``MOORAGE_TEST_BACKENDS`` (comma-separated; default: all three) chooses the backends. A backend that
 was chosen and cannot be had is a failure with the command that installs it, never a skip.
+``MOORAGE_TEST_POSTGRES_DRIVER=psycopg`` runs what is about PostgreSQL on the other driver.
 """
 
 import os
@@ -18,6 +19,8 @@ import pytest
 from tests.servers import Server, ServerUnavailable, throwaway, url_variable
 
 VARIABLE = "MOORAGE_TEST_BACKENDS"
+DRIVER_VARIABLE = "MOORAGE_TEST_POSTGRES_DRIVER"
+DRIVER_SETTING = "DB_POSTGRES_DRIVER"
 BACKENDS = ("sqlite", "postgres", "mysql")
 DRIVERS = ("aiosqlite", "asyncpg", "aiomysql", "PyMySQL", "psycopg", "asyncmy")
 
@@ -55,6 +58,12 @@ class Servers:
                 self._failed[backend] = f"no {backend} server: {error}"
                 pytest.fail(self._failed[backend], pytrace=False)
         return self._started[backend]
+
+
+def pytest_configure() -> None:
+    """Choose the driver for every connector of this run, and of its processes."""
+    if driver := os.environ.get(DRIVER_VARIABLE):
+        os.environ[DRIVER_SETTING] = driver
 
 
 def pytest_report_header() -> list[str]:

@@ -26,6 +26,10 @@ LIMITS: dict[str, Any] = {
     "pool_ping_idle_seconds": 3600,
 }
 HARD_SECONDS = 60
+WITHOUT_TLS: dict[str, dict[str, Any]] = {
+    "asyncpg": {"ssl": False},
+    "psycopg": {"sslmode": "disable", "gssencmode": "disable"},
+}
 
 pytestmark = pytest.mark.skipif(not SERVERS, reason="SQLite has no link")
 Work = Callable[[AsyncSession], Awaitable[object]]
@@ -98,7 +102,8 @@ async def test_a_stalled_stream_ends(
     async with asyncio.timeout(HARD_SECONDS):
         session = database.session()
         await session.execute(text("UPDATE account SET balance = 1"))
-        proxy.arm(b"SELECT", "stall")
+        is_psycopg = database.engine.dialect.driver == "psycopg"
+        proxy.arm(b"DECLARE" if is_psycopg else b"SELECT", "stall")
         with pytest.raises(DatabaseError):
             await stream(session)
         await session.close()
@@ -146,7 +151,7 @@ async def test_a_black_hole_does_not_hold_a_disposal(database: Database, proxy: 
 async def test_a_stall_holds_the_plain_engine(database: Database, proxy: Proxy) -> None:
     """Negative control: long after our deadline SQLAlchemy's own engine is still waiting."""
     url = database.connector.get_url()
-    connect_args = {"ssl": False} if "asyncpg" in url.drivername else {}
+    connect_args = WITHOUT_TLS.get(url.get_driver_name(), {})
     plain = create_async_engine(url, connect_args=connect_args)
     connection = await plain.connect()
     await connection.execute(text("SELECT 1"))

@@ -21,6 +21,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import text
 
 from moorage import Database, DatabaseSettings
+from tests.fix_backend import DRIVER_SETTING
 from tests.matrix.test_pool import connections_on_the_server, work
 from tests.servers.server import free_port
 
@@ -68,7 +69,11 @@ def sockets():
 def environment(backend: str, fresh_database: dict[str, Any]) -> dict[str, str]:
     """Return variables that point a program at the test's database."""
     settings = {f"DB_{name.upper()}": str(value) for name, value in fresh_database.items()}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DB_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("DB_") or name == DRIVER_SETTING
+    }
     return {**kept, **settings, "BACKEND_ID": BACKEND_ID[backend]}
 
 

@@ -47,7 +47,8 @@ async def test_a_server_that_takes_no_logins_may_do_so_later() -> None:
 
 async def _close_behind_our_back(driver_connection: Any, backend: str) -> None:
     if backend == "postgres":
-        driver_connection.terminate()
+        psycopg = getattr(driver_connection, "pgconn", None)
+        psycopg.finish() if psycopg else driver_connection.terminate()
     elif backend == "mysql":
         driver_connection.close()
     else:

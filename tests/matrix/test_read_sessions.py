@@ -74,6 +74,9 @@ async def by_driver(session: AsyncSession) -> None:
         columns = ("owner", "balance")
         await driver.copy_records_to_table("account", records=[("sly", 0)], columns=columns)
         return
+    if hasattr(driver, "pgconn"):
+        await driver.execute("INSERT INTO account (owner, balance) VALUES ('sly', 0)")
+        return
     cursor = await driver.cursor()
     await cursor.execute("INSERT INTO account (owner, balance) VALUES ('sly', 0)")
     await cursor.close()

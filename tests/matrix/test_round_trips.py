@@ -7,6 +7,7 @@ and the connection is open before counting begins.
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from moorage import Database
 from tests.counting_proxy import CountingProxy
+from tests.fix_backend import DRIVER_SETTING
 from tests.fix_database import DatabaseFactory
 from tests.matrix.schema import Account, create_tables
 
@@ -29,8 +31,11 @@ UNITS = {
 # What everybody writes: a session of a plain engine, whose pool pings before each use.
 EVERYBODYS = {
     "postgres": {"read": 6, "write": 6, "change": 7},
+    "psycopg": {"read": 4, "write": 4, "change": 5},  # a ping is one, and statements are prepared
     "mysql": {"read": 4, "write": 4, "change": 5},
 }
+# So often psycopg runs a statement before it is prepared, which is a round trip, once.
+UNPREPARED = 5
 
 
 _numbers = itertools.count()
@@ -78,7 +83,7 @@ async def counted(proxy: CountingProxy, make_database: DatabaseFactory) -> Datab
 
 async def trips(proxy: CountingProxy, unit: Callable[[], Awaitable[None]]) -> int:
     """Return the round trips of a unit whose statements the connection knows."""
-    for _ in range(2):
+    for _ in range(UNPREPARED + 1 if DRIVER_SETTING in os.environ else 2):
         await unit()
     proxy.reset()
     await unit()
@@ -113,7 +118,8 @@ async def test_everybodys_session(
                 await session.commit()
 
     try:
-        assert await trips(proxy, unit) == EVERYBODYS[backend][kind], proxy.sent
+        expected = EVERYBODYS.get(engine.dialect.driver, EVERYBODYS[backend])
+        assert await trips(proxy, unit) == expected[kind], proxy.sent
     finally:
         await engine.dispose()
 

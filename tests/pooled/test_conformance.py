@@ -20,3 +20,15 @@ class TestPooledConformance(ConnectorSuite):
     def settings(self, pooled: dict[str, Any]) -> DatabaseSettings:
         """Return the settings of an empty database, behind the pooler."""
         return DatabaseSettings(**pooled, _env_file=None)
+
+
+class TestPooledPsycopgConformance(ConnectorSuite):
+    """The same, on the second driver."""
+
+    expected_failures: ClassVar[Mapping[str, str]] = TestPooledConformance.expected_failures
+
+    @pytest.fixture
+    def settings(self, pooled: dict[str, Any]) -> DatabaseSettings:
+        """Return the settings of an empty database, behind the pooler, on psycopg."""
+        options = {**pooled["connector_options"], "driver": "psycopg"}
+        return DatabaseSettings(**{**pooled, "connector_options": options}, _env_file=None)

@@ -20,7 +20,9 @@ QUESTIONS = Path(__file__).with_name("questions.py")
 SERVER_CONNECTIONS = 4
 
 
-def ask(pooled: dict[str, Any], variant: str, *numbers: int) -> dict[str, int]:
+def ask(
+    pooled: dict[str, Any], variant: str, *numbers: int, driver: str = "asyncpg"
+) -> dict[str, int]:
     """Let processes ask through the pooler, and return how often they were answered how."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("DB_")}
     variables = {
@@ -30,7 +32,12 @@ def ask(pooled: dict[str, Any], variant: str, *numbers: int) -> dict[str, int]:
     }
     done = subprocess.run(
         [sys.executable, str(QUESTIONS), variant, *map(str, numbers)],
-        env={**kept, **variables, "DB_POSTGRES_POOLER": "transaction"},
+        env={
+            **kept,
+            **variables,
+            "DB_POSTGRES_POOLER": "transaction",
+            "DB_POSTGRES_DRIVER": driver,
+        },
         cwd="/",
         capture_output=True,
         text=True,
@@ -59,10 +66,13 @@ async def named_statements(pooled: dict[str, Any]) -> list[int]:
 
 
 @pytest.mark.scaled
-async def test_rows_are_ones_own(pooled: dict[str, Any], scale: Scale) -> None:
+@pytest.mark.parametrize(("driver", "most"), [("asyncpg", 500), ("psycopg", 50)])
+async def test_rows_are_ones_own(
+    pooled: dict[str, Any], scale: Scale, driver: str, most: int
+) -> None:
     """Four processes with twenty sessions each get their own rows, and leave no statement."""
-    questions = scale(small=2, full=500)  # 40,000 in all
-    found = await asyncio.to_thread(ask, pooled, "ours", 4, 20, questions)
+    questions = scale(small=2, full=most)  # 40,000 in all, and some more
+    found = await asyncio.to_thread(ask, pooled, "ours", 4, 20, questions, driver=driver)
     assert found == {"right": 4 * 20 * questions}
     assert await named_statements(pooled) == [0] * SERVER_CONNECTIONS
 

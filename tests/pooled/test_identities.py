@@ -33,6 +33,7 @@ WAYS = {
     "direct": {},
     "a pool of 3": {"pool_size": 3, "max_overflow": 0},
     "through a pooler": {"pool_size": 8},
+    "through a pooler, on psycopg": {"pool_size": 8},
 }
 
 
@@ -49,9 +50,10 @@ async def service(
         await create_supabase_stand_in(connection, service_login["user"])
         for statement in SCHEMA:
             await connection.execute(text(statement))
-    place = pooled if request.param == "through a pooler" else fresh_database
+    place = pooled if "pooler" in request.param else fresh_database
     options = {
         **pooled["connector_options"],
+        "driver": "psycopg" if "psycopg" in request.param else "asyncpg",
         "pooler": "transaction" if place is pooled else "direct",
         "identity_roles": "authenticated",
         "require_identity": True,
@@ -122,7 +124,7 @@ async def crowd(database: Database, units: int, seed: int) -> Counter[str]:
 @pytest.mark.scaled
 async def test_no_foreign_row(service: DatabaseSettings, scale: Scale) -> None:
     """Nobody sees a row of the other, and no connection keeps what it was told."""
-    units = scale(small=100, full=3_400)  # three ways: 10,200 in all
+    units = scale(small=100, full=2_600)  # four ways: 10,400 in all
     async with Database(service) as database:
         seen = await crowd(database, units, seed=1)
         assert database.pool_statistics().in_use == 0

@@ -35,6 +35,18 @@ def through(make_database: DatabaseFactory, pooled: dict[str, Any]) -> Database:
 
 
 @pytest.fixture
+def pooled_by(make_database: DatabaseFactory, pooled: dict[str, Any]) -> DatabaseFactory:
+    """Return a function that makes a database behind that pooler, by driver and with options."""
+
+    def make(driver: str, /, **changes: Any) -> Database:
+        own = changes.pop("connector_options", {})
+        options = {"pooler": "transaction", "driver": driver, **own}
+        return make_database(**{**pooled, **changes, "connector_options": options})
+
+    return make
+
+
+@pytest.fixture
 async def raw(pooled: dict[str, Any]) -> AsyncIterator[Any]:
     """Return the driver's own connection through the pooler, as another program has it."""
     connection = await asyncpg.connect(
@@ -52,8 +64,11 @@ async def raw(pooled: dict[str, Any]) -> AsyncIterator[Any]:
 LIMITS = {"statement_timeout": "30s", "lock_timeout": "10s", "TimeZone": "UTC", "jit": "off"}
 
 
-async def test_limits_are_of_the_transaction(through: Database, raw: Any) -> None:
+async def test_limits_are_of_the_transaction(
+    pooled_by: DatabaseFactory, driver: str, raw: Any
+) -> None:
     """Each transaction has its limits, and the server's connection does not keep them."""
+    through = pooled_by(driver)
     async with through.unit_of_work() as session:
         pid = await session.scalar(text("SELECT pg_backend_pid()"))
         for name, value in LIMITS.items():
@@ -65,16 +80,16 @@ async def test_limits_are_of_the_transaction(through: Database, raw: Any) -> Non
 
 
 async def test_limits_cost_no_round_trip(
-    make_database: DatabaseFactory, pooled: dict[str, Any]
+    pooled_by: DatabaseFactory, driver: str, pooled: dict[str, Any]
 ) -> None:
-    """BEGIN and all limits are one message; a statement is two, since nothing is prepared."""
+    """BEGIN and all limits are one message; asyncpg takes two for a statement, without a name."""
     async with CountingProxy(pooled["host"], pooled["port"]) as proxy:
-        database = make_database(**{**pooled, "port": proxy.port}, ssl_mode="disable")
+        database = pooled_by(driver, port=proxy.port, ssl_mode="disable")
         await database.ping()
         proxy.reset()
         async with database.unit_of_work() as session:
             await session.execute(text("SELECT 1"))
-    assert proxy.round_trips == 4
+    assert proxy.round_trips == {"asyncpg": 4, "psycopg": 3}[driver]
     assert b"BEGIN;SET LOCAL" in proxy.sent[0]
 
 
@@ -86,28 +101,29 @@ async def test_a_limit_is_ours(make_database: DatabaseFactory, pooled: dict[str,
             await session.execute(text("SELECT pg_sleep(60)"))
 
 
-async def test_parameters_reach_each_transaction(
-    make_database: DatabaseFactory, pooled: dict[str, Any]
-) -> None:
+async def test_parameters_reach_each_transaction(pooled_by: DatabaseFactory, driver: str) -> None:
     """The connector's options hold in each transaction, quoted as what they are."""
     options = {
-        "pooler": "transaction",
         "search_path": 'pg_catalog, "$user", public',
-        "server_settings": {"work_mem": "8MB", "myapp.motto": "it's \\ fine"},
+        "server_settings": {"work_mem": "8MB", "myapp.motto": "it's; \\ fine"},
     }
-    database = make_database(**{**pooled, "connector_options": options})
+    database = pooled_by(driver, connector_options=options)
     async with database.unit_of_work() as session:
         assert await session.scalar(text("SHOW search_path")) == 'pg_catalog, "$user", public'
         assert await session.scalar(text("SHOW work_mem")) == "8MB"
-        assert await session.scalar(text("SHOW myapp.motto")) == "it's \\ fine"
+        assert await session.scalar(text("SHOW myapp.motto")) == "it's; \\ fine"
+        await session.execute(text("CREATE TABLE public.t (id int)"))
+        rows = [{"id": number} for number in range(3)]
+        await session.execute(text("INSERT INTO public.t VALUES (:id)"), rows)
+    async with database.unit_of_work() as session:  # many rows may come first, too
+        await session.execute(text("INSERT INTO public.t VALUES (:id)"), rows)
+        assert await session.scalar(text("SHOW work_mem")) == "8MB"
 
 
-async def test_a_parameter_that_is_wrong(
-    make_database: DatabaseFactory, pooled: dict[str, Any], raw: Any
-) -> None:
+async def test_a_parameter_that_is_wrong(pooled_by: DatabaseFactory, driver: str, raw: Any) -> None:
     """A value that the server refuses is an error each time, and leaves no transaction open."""
-    options = {"pooler": "transaction", "server_settings": {"work_mem": "much"}}
-    database = make_database(**{**pooled, "connector_options": options}, pool_size=1)
+    options = {"server_settings": {"work_mem": "much"}}
+    database = pooled_by(driver, connector_options=options, pool_size=1)
     for _ in range(2):
         with pytest.raises(DatabaseError, match="work_mem"):
             async with database.unit_of_work() as session:
@@ -236,25 +252,33 @@ async def test_databases_are_made_past_the_pooler(
         await connector.database_exists()
 
 
-async def test_caches_that_are_switched_on_are_refused(pooled: dict[str, Any]) -> None:
+CACHES = {"asyncpg": "statement_cache_size", "psycopg": "prepare_threshold"}
+
+
+async def test_caches_that_are_switched_on_are_refused(pooled: dict[str, Any], driver: str) -> None:
     """A connector of somebody who switches the caches on again opens no connection."""
 
     class Fast(PostgresConnector):
         def get_engine_args(self) -> dict[str, Any]:
             arguments = super().get_engine_args()
-            arguments["connect_args"]["statement_cache_size"] = 100
+            arguments["connect_args"][CACHES[driver]] = 100
             return arguments
 
-    async with Database(connector=Fast(DatabaseSettings(**pooled, _env_file=None))) as database:
-        with pytest.raises(SettingsError, match="statement_cache_size gives statements a name"):
+    options = {**pooled["connector_options"], "driver": driver}
+    settings = DatabaseSettings(**{**pooled, "connector_options": options}, _env_file=None)
+    async with Database(connector=Fast(settings)) as database:
+        with pytest.raises(SettingsError, match=f"{CACHES[driver]} gives statements a name"):
             await database.ping()
 
 
 async def test_session_mode(
-    make_database: DatabaseFactory, pooled: dict[str, Any], poolers: dict[str, Address]
+    make_database: DatabaseFactory,
+    pooled: dict[str, Any],
+    poolers: dict[str, Address],
+    driver: str,
 ) -> None:
     """In session mode the limits are set behind the login, and sessions are one's own."""
-    options = {"pooler": "session", "search_path": "pg_catalog, public"}
+    options = {"pooler": "session", "search_path": "pg_catalog, public", "driver": driver}
     place = {**pooled, "port": poolers["session"].port, "connector_options": options}
     database = make_database(**place)
     assert (database.settings.pool_size, database.settings.max_overflow) == (2, 2)
@@ -268,15 +292,13 @@ async def test_session_mode(
         await connector.unlock_migrations(connection)
 
 
-async def test_a_pooler_that_lets_nobody_in(
-    make_database: DatabaseFactory, pooled: dict[str, Any]
-) -> None:
+async def test_a_pooler_that_lets_nobody_in(pooled_by: DatabaseFactory, driver: str) -> None:
     """What a pooler refuses is told apart, though it has one code for all."""
     for wrong in ({"password": "certainly wrong"}, {"user": "nobody"}):
         with pytest.raises(AuthenticationError, match="argument user"):
-            await make_database(**{**pooled, **wrong}).ping()
+            await pooled_by(driver, **wrong).ping()
     with pytest.raises(DatabaseMissingError):
-        await make_database(**{**pooled, "name": "nowhere"}).ping()
+        await pooled_by(driver, name="nowhere").ping()
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,11 @@ async def test_serialization_failure_is_ours(database: Database) -> None:
     assert caught.value.backend_code == "40001"
 
 
-async def test_keepalive_is_on(database: Database, plain: AsyncEngine) -> None:
+async def test_keepalive_is_on(
+    make_database: DatabaseFactory, driver: str, plain: AsyncEngine
+) -> None:
     """The client's side of a connection asks whether the server is there; asyncpg's does not."""
+    database = make_database(connector_options={"driver": driver})
     assert await _keepalive(database.engine) == (1, 30)
     assert (await _keepalive(plain))[0] == 0
 
@@ -140,11 +143,16 @@ async def _keepalive(engine: AsyncEngine) -> tuple[int, int]:
     async with engine.connect() as connection:
         raw = await connection.get_raw_connection()
         driver: Any = raw.driver_connection
-        sock = driver._transport.get_extra_info("socket")
-        return (
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        number = (
+            driver._transport.get_extra_info("socket").fileno()
+            if hasattr(driver, "_transport")
+            else driver.fileno()
         )
+        with socket.socket(fileno=os.dup(number)) as sock:
+            return (
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            )
 
 
 @pytest.fixture
@@ -250,7 +258,7 @@ def test_socket_in_the_query() -> None:
             "parameter 'sslmod', which connector 'postgres' does not know; did you mean sslmode",
         ),
         ("sslmode=always", "parameter 'sslmode' that must be one of disable"),
-        ("channel_binding=require", "asks for channel binding, which asyncpg does not have"),
+        ("channel_binding=require", "asks for channel binding, which not every driver has"),
         ("connect_timeout=soon", "must be a whole number of seconds"),
         ("options=nonsense", "is not of the form name=value"),
         ("pgbouncr=true", "did you mean pgbouncer"),

@@ -1,8 +1,6 @@
 """TLS as it is spoken by a real server: who is let through, and who is taken for somebody else."""
 
-import ssl
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -10,6 +8,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import moorage.testing
 from moorage import Database, InsecureConnectionError
+from moorage_postgres import PostgresConnector
 from tests.fix_database import DatabaseFactory
 from tests.servers.pgbouncer import CERTIFICATES
 from tests.servers.server import Address
@@ -21,23 +20,24 @@ WRONG_CA = Path(moorage.testing.__file__).with_name("stranger.pem")
 
 
 @pytest.fixture
-def connect(make_database: DatabaseFactory, tls_server: Address) -> DatabaseFactory:
+def connect(make_database: DatabaseFactory, tls_server: Address, driver: str) -> DatabaseFactory:
     """Return a function that makes a database behind a server with TLS."""
 
-    def make(**values: Any) -> Database:
-        options = {"pooler": "session"}
+    def make(**values: object) -> Database:
+        options = {"pooler": "session", "driver": driver}
         return make_database(port=tls_server.port, connector_options=options, **values)
 
     return make
 
 
 async def is_encrypted(database: Database) -> bool:
-    """Return whether the connection to the server is, as its transport says."""
+    """Return whether the connection to the server is, as its driver says."""
     async with database.engine.connect() as connection:
         assert await connection.scalar(text("SELECT 1")) == 1
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        found = driver._transport.get_extra_info("ssl_object")
-        return isinstance(found, ssl.SSLObject)
+        raw = await connection.get_raw_connection()
+        connector = database.connector
+        assert isinstance(connector, PostgresConnector)
+        return connector.driver.is_encrypted(raw.driver_connection)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,14 @@ async def test_somebody_else_is_refused(
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca", "require"])
-async def test_plain_text_is_refused(make_database: DatabaseFactory, mode: str) -> None:
+async def test_plain_text_is_refused(
+    make_database: DatabaseFactory, driver: str, mode: str
+) -> None:
     """A server without TLS is refused before the login, though the authority is the right one."""
-    database = make_database(host=RIGHT_NAME, ssl_mode=mode, ssl_ca=CA, password="never sent")
+    options = {"driver": driver}
+    database = make_database(
+        host=RIGHT_NAME, ssl_mode=mode, ssl_ca=CA, password="never sent", connector_options=options
+    )
     with pytest.raises(InsecureConnectionError, match="does not offer TLS"):
         await database.ping()
 

@@ -1,4 +1,4 @@
-"""PostgreSQL for moorage, and Supabase, on asyncpg."""
+"""PostgreSQL for moorage, and Supabase, on asyncpg or psycopg."""
 
 from moorage_postgres.connector import PostgresConnector
 from moorage_postgres.options import PostgresOptions, SupabaseOptions

@@ -1,19 +1,16 @@
-"""PostgreSQL on asyncpg: how to connect, with which limits, and what the server's errors mean."""
+"""PostgreSQL: how to connect, with which limits, and what the server's errors mean."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Column, Connection, Dialect, Insert, event, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.types import DateTime
 
 from moorage import (
     AccessMode,
@@ -22,10 +19,12 @@ from moorage import (
     Capabilities,
     ConnectorOptions,
     DatabaseSettings,
+    DatabaseUnavailableError,
     DBConnector,
     Diagnosis,
     Identity,
     IdentityError,
+    InsecureConnectionError,
     MigrationFinding,
     OnConflict,
     ServerFacts,
@@ -33,13 +32,10 @@ from moorage import (
     TransactionLimits,
     URLParameter,
     effective_ssl_mode,
-    enable_keepalive,
-    make_ssl_context,
-    release_descriptor,
 )
 from moorage_postgres import administration
-from moorage_postgres.copy import can_copy, copy_rows
-from moorage_postgres.executemany import make_executemany_cancellable
+from moorage_postgres.copy import can_copy
+from moorage_postgres.driver import Driver, load_driver
 from moorage_postgres.identities import check_role, tell
 from moorage_postgres.linting import lint_scripts
 from moorage_postgres.options import PostgresOptions, parse_server_settings
@@ -47,14 +43,13 @@ from moorage_postgres.poolers import (
     POOL_SIZES,
     PoolerMode,
     attach_transaction_rules,
-    connection_class,
     diagnose_refusal,
     pooler_of,
     refuse_lasting_parameters,
     set_statements,
 )
 from moorage_postgres.sqlstates import ERRORS, diagnose
-from moorage_postgres.timestamps import CheckedDateTime
+from moorage_postgres.timestamps import check_datetimes
 
 __all__ = ["PostgresConnector"]
 
@@ -92,7 +87,7 @@ def _pgbouncer(text: str) -> str:
 def _channel_binding(text: str) -> str:
     if text not in {"disable", "prefer"}:
         raise ValueError(
-            "asks for channel binding, which asyncpg does not have; remove it and let"
+            "asks for channel binding, which not every driver has; remove it and let"
             " sslmode=verify-full prove who the server is"
         )
     return text
@@ -143,56 +138,46 @@ class PostgresConnector(DBConnector):
 
     def __init__(self, settings: DatabaseSettings) -> None:
         super().__init__(settings)
+        self.driver: Driver = load_driver(self.options.driver, self.option_variable("driver"))
         self.pooler: PoolerMode = self._find_pooler()
         self._fit_pooler()
         self._fit_identities()
 
     def get_url(self) -> URL:
-        """Return the URL of the server, with asyncpg as driver whatever the settings' URL says."""
+        """Return the URL of the server, with the chosen driver whatever the settings' URL says."""
+        name = f"postgresql+{self.driver.name}"
         place = self.settings.hosts[0]
         if place.is_socket:
-            return self.build_url("postgresql+asyncpg", host=None, query={"host": place.host})
-        return self.build_url("postgresql+asyncpg")
+            return self.build_url(name, host=None, query={"host": place.host})
+        return self.build_url(name)
 
     def get_engine_args(self) -> dict[str, Any]:
         """Return the pool of the base, TLS, and limits that the server itself enforces."""
-        arguments = super().get_engine_args()
-        arguments["connect_args"] = {
-            "timeout": self.settings.connect_timeout_seconds,
-            "ssl": self._ssl(),
-            "server_settings": {"application_name": self.settings.application_name},
-            # SQLAlchemy's adapter prepares; asyncpg's own cache serves what goes past it.
-            "prepared_statement_cache_size": self.options.prepared_statements,
+        return {
+            **super().get_engine_args(),
+            **self.driver.engine_arguments(
+                self.settings, self.options, self.pooler, self._server_settings()
+            ),
         }
-        if self.pooler == "direct":
-            arguments["connect_args"]["server_settings"].update(self._server_settings())
-        elif self.pooler == "transaction":
-            arguments["connect_args"].update(
-                statement_cache_size=0,
-                prepared_statement_cache_size=0,
-                prepared_statement_name_func=lambda: "",
-                connection_class=connection_class(self._server_settings()),
-            )
-        return arguments
 
     def create_engine(self) -> AsyncEngine:
         """Create the engine, whose datetimes are checked and whose bulk work can be cancelled."""
         engine = super().create_engine()
-        make_executemany_cancellable(engine.sync_engine)
+        self.driver.attach(engine.sync_engine, self.settings)
         # An event of the dialect: those of connections are joined anew for each session.
-        event.listen(engine.sync_engine, "do_execute", _begin_for_stream)
+        event.listen(engine.sync_engine, "do_execute", self._begin_for_stream)
         if self.pooler == "transaction":
-            attach_transaction_rules(engine.sync_engine, self.settings, self._pooler_variable)
-        dialect: Any = engine.sync_engine.dialect
-        for name in ("setup_asyncpg_json_codec", "setup_asyncpg_jsonb_codec"):
-            # SQLAlchemy asks the server for the types of JSON behind the step of connecting.
-            limited = partial(_within, self.settings.connect_timeout_seconds)
-            setattr(dialect, name, partial(limited, getattr(dialect, name)))
-        dialect.colspecs = {**dialect.colspecs, DateTime: CheckedDateTime}
+            attach_transaction_rules(
+                engine.sync_engine,
+                self.settings,
+                self._pooler_variable,
+                self.driver.named_statements,
+            )
+        check_datetimes(engine.dialect)
         return engine
 
     def get_execution_options(self, access: AccessMode) -> Mapping[str, Any]:
-        """Return what makes a transaction READ ONLY; asyncpg says so in its BEGIN, for nothing."""
+        """Return what makes a transaction READ ONLY; drivers say so in their BEGIN, for nothing."""
         match access:
             case "read write":
                 return {}
@@ -211,7 +196,7 @@ class PostgresConnector(DBConnector):
         self, connection: AsyncConnection, load: BulkLoad, rows: Sequence[Sequence[Any]]
     ) -> None:
         """Send the rows by COPY."""
-        await copy_rows(connection, load, rows)
+        await self.driver.copy_rows(connection, load, rows)
 
     def insert_on_conflict(
         self, load: BulkLoad, key: Sequence[Column[Any]], on_conflict: OnConflict
@@ -257,15 +242,15 @@ class PostgresConnector(DBConnector):
         return "uuidv7()" if version >= (18,) else ""
 
     async def prepare_connection(self, driver_connection: Any) -> None:
-        """Switch TCP keepalives on, which asyncpg leaves off, and set what a pooler let not in."""
-        # asyncpg has no public way to its socket.
-        enable_keepalive(driver_connection._transport, self.settings.keepalive_idle_seconds)
+        """Set up the driver's side, and set what a pooler let not in."""
+        await self.driver.set_up(driver_connection, self.settings, self.options)
         if self.pooler == "session":
-            await driver_connection.execute(set_statements(self._server_settings(), "SESSION"))
+            statements = set_statements(self._server_settings(), "SESSION")
+            await self.driver.execute(driver_connection, ";".join(statements))
 
     async def make_read_only(self, driver_connection: Any) -> None:
         """Make every transaction of the session READ ONLY, those of single statements included."""
-        await driver_connection.execute("SET default_transaction_read_only = on")
+        await self.driver.execute(driver_connection, "SET default_transaction_read_only = on")
 
     @property
     def reads_without_transaction(self) -> bool:
@@ -274,27 +259,20 @@ class PostgresConnector(DBConnector):
         return level.strip("'\" ").lower() == _READ_COMMITTED
 
     def in_transaction(self, driver_connection: Any) -> bool | None:
-        """
-        Return whether the server said behind its last answer that one is open.
-
-        Where none is, SQLAlchemy's ROLLBACK sends nothing either; but it has to be called, since
-        it clears what SQLAlchemy itself remembers.
-        """
-        return True if driver_connection.is_in_transaction() else None
+        """Return whether the server said behind its last answer that one is open."""
+        return self.driver.in_transaction(driver_connection)
 
     async def ping(self, driver_connection: Any) -> None:
         """Ask in one round trip, without a prepared statement; SQLAlchemy's ping takes three."""
-        await driver_connection.execute("SELECT 1")
+        await self.driver.execute(driver_connection, "SELECT 1")
 
     def is_closed(self, driver_connection: Any) -> bool:
-        """Return whether asyncpg has seen the end of the connection."""
-        return bool(driver_connection.is_closed())
+        """Return whether the driver has seen the end of the connection."""
+        return self.driver.is_closed(driver_connection)
 
     def abandon(self, driver_connection: Any) -> None:
         """Let go of the socket without a Terminate message."""
-        release_descriptor(driver_connection._transport)
-        # By this asyncpg knows a connection that is closed; its finalizer complains of others.
-        driver_connection._aborted = True
+        self.driver.abandon(driver_connection)
 
     def requires_identity(self) -> bool:
         """Return whether sessions that work on nobody's behalf are refused."""
@@ -320,14 +298,19 @@ class PostgresConnector(DBConnector):
         self, error: BaseException, *, statement: str | None = None
     ) -> Diagnosis | None:
         """Say what an error means by its SQLSTATE."""
-        if statement is None and type(error) is ConnectionError and self._ssl() != "prefer":
-            # The one error that asyncpg raises bare: the server answered "no" to TLS. To
-            # "prefer", only what is no PostgreSQL answers like this.
-            return self.insecure("it does not offer TLS")
+        connecting = statement is None
+        report = self.driver.read_error(error, connecting=connecting)
+        if report is None:
+            return None
+        if connecting and report.kind is InsecureConnectionError:
+            # To "prefer", only what is no PostgreSQL answers like this.
+            return self.insecure(report.reason) if self._demands_tls else None
+        if connecting and report.kind is DatabaseUnavailableError:
+            return self.unreachable(ConnectionError(report.reason))
         refused = None
-        if statement is None and self.pooler != "direct":
-            refused = diagnose_refusal(self, error)
-        return refused or diagnose(self, error, connecting=statement is None)
+        if connecting and self.pooler != "direct":
+            refused = diagnose_refusal(self, report.state, report.reason)
+        return refused or diagnose(self, report, connecting=connecting)
 
     async def database_exists(self) -> bool:
         """Return whether the database is there; asks in the maintenance database."""
@@ -359,6 +342,20 @@ class PostgresConnector(DBConnector):
         """Give the advisory lock back."""
         self._refuse_pooler("the lock for migrations")
         await administration.unlock_migrations(connection)
+
+    def _begin_for_stream(
+        self, cursor: object, statement: str, parameters: object, context: Any
+    ) -> None:
+        """Open a transaction in a read session whose rows are fetched piece by piece."""
+        options = context.execution_options
+        if not options.get("stream_results") or not options.get(_READ_STATEMENTS):
+            return
+        fairy: Any = context.root_connection.connection
+        if not self.in_transaction(fairy.driver_connection):
+            # The pool ends it, when the connection comes back.
+            begin = fairy.cursor()
+            begin.execute("BEGIN")
+            begin.close()
 
     @property
     def api_roles(self) -> tuple[str, ...]:
@@ -458,13 +455,10 @@ class PostgresConnector(DBConnector):
         direct = self.settings.direct()
         return type(self)(direct.replaced(self.settings.origin("name"), name=self.settings.name))
 
-    def _ssl(self) -> Any:
-        mode = effective_ssl_mode(self.settings)
-        if mode == "disable" or self.settings.hosts[0].is_socket:
-            return False
-        if mode == "prefer":
-            return "prefer"  # only by this word does asyncpg go on without TLS
-        return make_ssl_context(self.settings, mode)
+    @property
+    def _demands_tls(self) -> bool:
+        is_socket = self.settings.hosts[0].is_socket
+        return not is_socket and effective_ssl_mode(self.settings) not in {"disable", "prefer"}
 
     def _server_settings(self) -> dict[str, str]:
         """Return the run-time parameters of a session, or of each transaction behind a pooler."""
@@ -491,29 +485,5 @@ class PostgresConnector(DBConnector):
         return {**server, **self.options.server_settings}
 
 
-async def _within(seconds: float, act: Callable[[Any], Awaitable[object]], connection: Any) -> None:
-    from asyncpg import InterfaceError
-
-    try:
-        async with asyncio.timeout(seconds):
-            await act(connection)
-    except InterfaceError as error:
-        # The server went away between the login and this; the driver has no code for it.
-        raise ConnectionResetError(str(error)) from error
-
-
 def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
-
-
-def _begin_for_stream(cursor: object, statement: str, parameters: object, context: Any) -> None:
-    """Open a transaction in a read session whose rows are fetched piece by piece, and need one."""
-    options = context.execution_options
-    if not options.get("stream_results") or not options.get(_READ_STATEMENTS):
-        return
-    fairy: Any = context.root_connection.connection
-    if not fairy.driver_connection.is_in_transaction():
-        # The pool ends it, when the connection comes back.
-        begin = fairy.cursor()
-        begin.execute("BEGIN")
-        begin.close()

@@ -1,27 +1,17 @@
-"""
-Rows by COPY, inside the transaction of SQLAlchemy's connection.
-
-asyncpg sends a COPY on its own, outside of what SQLAlchemy knows: without a statement before it
-there is no transaction yet, and every chunk would be committed by itself.
-"""
+"""For which rows COPY can stand in for INSERT; the drivers send them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from operator import length_hint
-from typing import Any
-
-import asyncpg
 from sqlalchemy import func, select, types
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from moorage import BulkLoad
 
-__all__ = ["can_copy", "copy_rows"]
+__all__ = ["can_copy"]
 
-# What asyncpg encodes as COPY wants it; for any other type it gives up in the middle.
+# What drivers encode as COPY wants it; for other types asyncpg gives up in the middle.
 _ENCODED = (
     types.ARRAY,
     types.Boolean,
@@ -39,13 +29,10 @@ _ENCODED = (
     postgresql.INET,
     postgresql.CIDR,
 )
-_NOT_OF_THE_ENCODER = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
-_LINE = re.compile(r"^COPY .*, line (\d+)")
+
+# The name of the table is a value here: drivers whose placeholders are percent signs double those
+# that are part of a statement.
+_PREPARER = PGDialect(paramstyle="named").identifier_preparer
 
 
 async def can_copy(connection: AsyncConnection, load: BulkLoad) -> bool:
@@ -61,41 +48,6 @@ async def can_copy(connection: AsyncConnection, load: BulkLoad) -> bool:
             implementation = implementation.impl_instance
         if not isinstance(implementation, _ENCODED):
             return False
-    name = dialect.identifier_preparer.format_table(load.table)
+    name = _PREPARER.format_table(load.table)
     secured = await connection.execute(select(func.row_security_active(name)))
     return not secured.scalar_one()
-
-
-async def copy_rows(
-    connection: AsyncConnection, load: BulkLoad, rows: Sequence[Sequence[Any]]
-) -> None:
-    """Send rows by COPY; an error is the one that SQLAlchemy would hand on."""
-    fairy = await connection.get_raw_connection()
-    driver_connection: Any = fairy.driver_connection
-    remaining = iter(rows)
-    try:
-        await driver_connection.copy_records_to_table(
-            load.table.name,
-            schema_name=load.table.schema,
-            columns=[column.name for column in load.columns],
-            records=remaining,
-        )
-    except Exception as error:
-        load.failed_row = _failed_row(error, len(rows), length_hint(remaining))
-        if not isinstance(error, _NOT_OF_THE_ENCODER):
-            # What encodes values for a statement says DataError; for COPY it lets anything out.
-            refusal = asyncpg.DataError(f"invalid input for COPY: {error}")
-            refusal.__cause__, error = error, refusal
-        # SQLAlchemy's adapter alone knows which class of the DBAPI an error of asyncpg is.
-        adapter: Any = fairy.dbapi_connection
-        adapter._handle_exception(error)
-        raise
-
-
-def _failed_row(error: Exception, total: int, remaining: int) -> int | None:
-    """Return the index of the row that the server names, or that asyncpg could not encode."""
-    if found := _LINE.match(getattr(error, "context", None) or ""):
-        return int(found[1]) - 1
-    if getattr(error, "sqlstate", None) is None and remaining < total:
-        return total - remaining - 1
-    return None

@@ -62,6 +62,11 @@ def parse_seconds(value: object) -> object:
 class PostgresOptions(ConnectorOptions):
     """What can be chosen about PostgreSQL beyond the core settings."""
 
+    driver: Literal["asyncpg", "psycopg"] = Field(
+        "asyncpg",
+        description="What speaks to the server: `asyncpg`, or `psycopg` (psycopg 3, the extra"
+        " `moorage-postgres[psycopg]`).",
+    )
     pooler: Literal["auto", "direct", "session", "transaction"] = Field(
         "auto",
         description="What is between us and the server: nothing (`direct`), or a pooler in"

@@ -14,10 +14,9 @@ is there. Everything works, but poolers of both kinds refuse most parameters at 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
-import asyncpg
 from sqlalchemy import Connection, Engine, event
 
 from moorage import (
@@ -36,7 +35,6 @@ __all__ = [
     "POOL_SIZES",
     "PoolerMode",
     "attach_transaction_rules",
-    "connection_class",
     "diagnose_refusal",
     "is_project_host",
     "is_shared_pooler",
@@ -114,15 +112,17 @@ def refuse_lasting_parameters(names: Mapping[str, str], variable: str) -> None:
             )
 
 
-def set_statements(parameters: Mapping[str, str], scope: Literal["LOCAL", "SESSION"]) -> str:
+def set_statements(
+    parameters: Mapping[str, str], scope: Literal["LOCAL", "SESSION"]
+) -> tuple[str, ...]:
     """
-    Return SQL that sets run-time parameters.
+    Return the statements that set run-time parameters.
 
     SET takes no snapshot, unlike ``SELECT set_config(…)``: a REPEATABLE READ transaction still
     begins to look at the data with its own first statement.
     """
-    return "".join(
-        f"SET {scope} {_quoted_name(name)} = {_quoted_value(name, value)};"
+    return tuple(
+        f"SET {scope} {_quoted_name(name)} = {_quoted_value(name, value)}"
         for name, value in parameters.items()
     )
 
@@ -144,34 +144,6 @@ def _literal(text: str) -> str:
     # Right whether or not the server takes backslashes for escapes.
     escaped = text.replace("'", "''").replace("\\", "\\\\")
     return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"
-
-
-def connection_class(parameters: Mapping[str, str]) -> type[Any]:
-    """
-    Return the class of asyncpg's connections whose BEGIN sets ``parameters`` as well.
-
-    Both travel in one message, so that it costs no round trip.
-    """
-    tail = set_statements(parameters, "LOCAL")
-
-    class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
-        """A connection through a pooler, of which one transaction is ours at a time."""
-
-        async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
-            if args or not query.startswith("BEGIN"):
-                status: str = await super().execute(query, *args, timeout=timeout)
-                return status
-            try:
-                return str(await super().execute(query.rstrip(";") + ";" + tail, timeout=timeout))
-            except asyncpg.PostgresError:
-                # BEGIN may have worked, and what followed did not. asyncpg would go on to believe
-                # in a transaction that could not begin.
-                if self.is_in_transaction():
-                    await super().execute("ROLLBACK", timeout=timeout)
-                self._top_xact = None
-                raise
-
-    return PooledConnection
 
 
 # What outlives a transaction. Only the beginning of a statement counts, but for functions.
@@ -205,12 +177,23 @@ _WAY_OUT = {
 }
 
 
-def attach_transaction_rules(engine: Engine, settings: DatabaseSettings, variable: str) -> None:
+def attach_transaction_rules(
+    engine: Engine,
+    settings: DatabaseSettings,
+    variable: str,
+    named_statements: Callable[[Mapping[str, Any]], str],
+) -> None:
     """
     Refuse, on ``engine``, statements and arguments that need a session of their own.
 
     The error is raised before anything is sent. It is a guard against mistakes: SQL that hides
     what it does, as inside of functions, is not seen.
+
+    Args:
+        engine: The engine.
+        settings: Whose variables the errors name.
+        variable: Where the mode of the pooler was chosen, likewise.
+        named_statements: Says by which of the driver's arguments statements get a name.
     """
 
     @event.listens_for(engine, "before_cursor_execute")
@@ -238,23 +221,17 @@ def attach_transaction_rules(engine: Engine, settings: DatabaseSettings, variabl
     def refuse_caches(
         dialect: object, record: object, cargs: object, cparams: dict[str, Any]
     ) -> None:
-        caches = ("statement_cache_size", "prepared_statement_cache_size")
-        named = [name for name in caches if cparams.get(name) != 0]
-        if named or cparams.get("prepared_statement_name_func", _name)() != "":
+        if named := named_statements(cparams):
             raise SettingsError(
-                f"{', '.join(named) or 'prepared_statement_name_func'} gives statements a name, and"
-                f" behind a pooler in transaction mode ({variable}) another process has the same"
-                " name for another statement",
+                f"{named} gives statements a name, and behind a pooler in transaction mode"
+                f" ({variable}) another process has the same name for another statement",
                 hint="leave the connector's own connect_args as they are",
             )
 
 
-def _name() -> str | None:
-    return None
-
-
-# Poolers have one code for whatever keeps a client out, so that here, and only here, words decide.
-_REFUSALS: Final = frozenset({"08P01", "XX000"})
+# Poolers have one code for whatever keeps a client out, which not every driver hands on, so that
+# words decide.
+_REFUSALS: Final = frozenset({"08P01", "XX000", ""})
 _REFUSED_FOR: Final[Mapping[str, type[DatabaseError]]] = {
     r"SASL|password|no such user|tenant or user not found": AuthenticationError,
     r"no such database|database .* does not exist": DatabaseMissingError,
@@ -262,10 +239,8 @@ _REFUSED_FOR: Final[Mapping[str, type[DatabaseError]]] = {
 }
 
 
-def diagnose_refusal(connector: DBConnector, error: BaseException) -> Diagnosis | None:
+def diagnose_refusal(connector: DBConnector, state: str, reason: str) -> Diagnosis | None:
     """Return why a pooler let nobody in; ``None`` for what did not come from a pooler."""
-    driver = error.__cause__ if isinstance(error.__cause__, asyncpg.PostgresError) else error
-    state, reason = str(getattr(driver, "sqlstate", None) or ""), str(driver)
     if state not in _REFUSALS:
         return None
     found = (k for words, k in _REFUSED_FOR.items() if re.search(words, reason, re.IGNORECASE))

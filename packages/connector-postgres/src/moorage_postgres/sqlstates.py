@@ -1,5 +1,5 @@
 """
-What PostgreSQL's SQLSTATEs, and asyncpg's own errors, mean.
+What PostgreSQL's SQLSTATEs mean, whichever driver handed them on.
 
 Source of the codes: appendix A, "PostgreSQL Error Codes", of the PostgreSQL manual.
 """
@@ -7,9 +7,6 @@ Source of the codes: appendix A, "PostgreSQL Error Codes", of the PostgreSQL man
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import asyncpg
 
 from moorage import (
     AuthenticationError,
@@ -40,6 +37,7 @@ from moorage import (
     UndefinedObjectError,
     UniqueViolationError,
 )
+from moorage_postgres.driver import Report
 
 __all__ = ["ERRORS", "diagnose"]
 
@@ -81,59 +79,35 @@ _ENDED = frozenset({"57P01", "57P02", "57P04", "57P05", "25P04"})
 _KEY = re.compile(r"\(([^()]*)\)=\(")
 
 
-def diagnose(connector: DBConnector, error: BaseException, *, connecting: bool) -> Diagnosis | None:
-    """Return what an error of asyncpg, or of SQLAlchemy's adapter around it, means."""
-    driver = error.__cause__ if isinstance(error.__cause__, _ASYNCPG) else error
-    # Without the server's DETAIL line, which quotes the values of the row.
-    reason = str(driver.args[0] if driver.args else driver)
-    state = str(getattr(driver, "sqlstate", None) or "")
-    if isinstance(
-        driver,
-        (
-            asyncpg.InvalidCachedStatementError,
-            asyncpg.exceptions.OutdatedSchemaCacheError,
-        ),
-    ):
-        return connector.diagnose(StalePlanError, reason, state)
-    if state:
-        return _diagnose_state(connector, state, reason, driver, connecting=connecting)
-    if isinstance(driver, asyncpg.DataError):
-        return connector.diagnose(
-            DataError, reason
-        )  # asyncpg encodes values, and refuses by itself
-    if isinstance(driver, asyncpg.InternalClientError) and not connecting:
-        return connector.diagnose(ConnectionLostError, reason)
-    if isinstance(driver, asyncpg.InterfaceError) and not connecting:
-        # asyncpg has no code for "closed": a connection that is used after its link broke.
-        kind = ConnectionLostError if "closed" in reason else DatabaseError
-        return connector.diagnose(kind, reason)
-    return None
-
-
-_ASYNCPG = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
-
-def _diagnose_state(
-    connector: DBConnector, state: str, reason: str, driver: Any, *, connecting: bool
-) -> Diagnosis:
-    kind = _KINDS.get(state)
-    if state in _ENDED or state.startswith("08"):
-        kind = DatabaseUnavailableError if connecting else ConnectionLostError
-    elif state == "57014":
-        # One code for the time-out and for a request to cancel; only the text tells them apart,
-        # and where it is translated, a time-out is by far the likelier.
-        kind = StatementCancelledError if "user request" in reason else StatementTimeoutError
-    elif state.startswith("22"):
-        kind = DataError
-    elif state.startswith("23") and kind is None:
-        kind = ConstraintViolationError
-    column = getattr(driver, "column_name", None)
-    key = _KEY.search(getattr(driver, "detail", None) or "")
+def diagnose(connector: DBConnector, report: Report, *, connecting: bool) -> Diagnosis | None:
+    """Return what a report means; ``None`` for one without code that its driver leaves open."""
+    if report.kind is not None:
+        return connector.diagnose(report.kind, report.reason, report.state)
+    if not report.state:
+        return None
+    column = report.column
+    key = _KEY.search(report.detail)
     return connector.diagnose(
-        kind or DatabaseError,
-        reason,
-        state,
-        constraint=getattr(driver, "constraint_name", None),
-        table=getattr(driver, "table_name", None),
+        _kind(report, connecting=connecting),
+        report.reason,
+        report.state,
+        constraint=report.constraint,
+        table=report.table,
         columns=(column,) if column else tuple(key[1].split(", ")) if key else (),
     )
+
+
+def _kind(report: Report, *, connecting: bool) -> type[DatabaseError]:
+    state = report.state
+    if state in _ENDED or state.startswith("08"):
+        return DatabaseUnavailableError if connecting else ConnectionLostError
+    if state == "57014":
+        # One code for the time-out and for a request to cancel; only the text tells them apart,
+        # and where it is translated, a time-out is by far the likelier.
+        is_request = "user request" in report.reason
+        return StatementCancelledError if is_request else StatementTimeoutError
+    if state.startswith("22"):
+        return DataError
+    if state.startswith("23"):
+        return _KINDS.get(state, ConstraintViolationError)
+    return _KINDS.get(state, DatabaseError)

@@ -1,9 +1,10 @@
 """
 Datetimes that mean one moment.
 
-asyncpg takes a naive datetime for ``timestamptz`` without a word and reads it as the local time
-of the client, so that the same program stores other moments on other machines. The reverse, an
-aware one for ``timestamp``, fails with a message about subtraction.
+A naive datetime for ``timestamptz`` is taken without a word: asyncpg reads it as the local time of
+the client, psycopg leaves it to the session, so that the same program stores other moments
+elsewhere. The reverse, an aware one for ``timestamp``, fails with a message about subtraction on
+asyncpg, and loses its zone on psycopg.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ import datetime as dt
 from collections.abc import Callable
 
 from sqlalchemy import Dialect
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncpgDateTime
+from sqlalchemy.types import DateTime
 
 from moorage import DataError
 
-__all__ = ["CheckedDateTime"]
+__all__ = ["check_datetimes"]
 
 
-class CheckedDateTime(AsyncpgDateTime):
-    """The dialect's own datetime type, which refuses what would be misread."""
+def check_datetimes(dialect: Dialect) -> None:
+    """Let the datetime type of a dialect, whose driver does not matter, refuse what is misread."""
+    usual = dialect.colspecs[DateTime]
+    checked = type("CheckedDateTime", (_Checks, usual), {"__module__": __name__})
+    dialect.colspecs = {**dialect.colspecs, DateTime: checked}
 
+
+class _Checks(DateTime):
     def bind_processor(self, dialect: Dialect) -> Callable[[object], object]:
         """Return the check of a value on its way to the driver."""
         wants_zone = self.timezone

@@ -70,26 +70,37 @@ def note_descriptor(transport: asyncio.BaseTransport) -> None:
         _inodes[transport] = os.fstat(sock.fileno()).st_ino
 
 
-def release_descriptor(transport: asyncio.BaseTransport | None) -> None:
+def release_descriptor(transport: asyncio.BaseTransport | int | None) -> None:
     """
-    Close this process's descriptor of a transport's socket, and nothing else.
+    Close this process's descriptor of a connection's socket, and nothing else.
 
     For connections whose event loop does not run any more, and for a forked child, whose parent
     goes on using them: closing the transport would send the driver's goodbye, or take the socket
     out of the parent's selector. A server notices as soon as the last process has let go.
     Called by connectors in ``abandon``; neither awaits nor touches the event loop.
+
+    Args:
+        transport: The transport; or the number of a descriptor that its owner, a library in C,
+            certainly has not closed.
     """
+    if isinstance(transport, int):
+        _point_at_nothing(transport)
+        return
     sock = None if transport is None else transport.get_extra_info("socket")
     if transport is None or sock is None or (number := sock.fileno()) < 0:
         return
     known = _inodes.get(transport)
     if known is None and not isinstance(sock, TransportSocket):
         return
-    # The number stays taken, by nothing, as long as Python's socket believes that it owns it: it
-    # will close that number one day, which must not be somebody else's by then.
     with contextlib.suppress(OSError):
-        if known is not None and os.fstat(number).st_ino != known:
-            return
+        if known is None or os.fstat(number).st_ino == known:
+            _point_at_nothing(number)
+
+
+def _point_at_nothing(number: int) -> None:
+    # The number stays taken, by nothing, as long as its owner believes that it owns it: it will
+    # close that number one day, which must not be somebody else's by then.
+    with contextlib.suppress(OSError):
         nothing = os.open(os.devnull, os.O_RDWR)
         try:
             os.dup2(nothing, number, inheritable=False)
