@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import moorage
 from moorage import Capabilities, DatabaseSettings, DBConnector, MoorageError, abilities
+from moorage.cli.contributed import COMMANDS_GROUP
 from moorage.testing import ConnectorSuite
 from moorage.testing.check import checks_of
 
@@ -157,6 +159,9 @@ def test_the_page_on_connectors_runs() -> None:
     for number, block in enumerate(blocks):
         names: dict[str, Any] = {"__name__": f"block_{number}"}
         exec(compile(block, f"block {number}", "exec"), names)  # noqa: S102 (our own page)
+        if "duck" in names:
+            assert CliRunner().invoke(names["duck"](), ["count"]).output == "3\n"
+            continue
         assert {"DuckConnector", "TestDuckConnector"} & names.keys()
         if "DuckConnector" in names:
             settings = DatabaseSettings(
@@ -239,11 +244,10 @@ def test_the_errors_that_are_brought_about_are_listed() -> None:
 
 def test_the_toml_of_a_connector_is_valid() -> None:
     """What the page says of the distribution is what packaging tools read."""
-    (block,) = re.findall(
-        r"```toml\n(.*?)```", CONNECTORS_PAGE.read_text(encoding="utf-8"), re.DOTALL
-    )
-    points = tomllib.loads(block)["project"]["entry-points"]["moorage.connectors"]
+    distribution, commands = map(tomllib.loads, blocks_of("toml"))
+    points = distribution["project"]["entry-points"]["moorage.connectors"]
     assert points == {"duck": "moorage_duck:DuckConnector"}
+    assert list(commands["project"]["entry-points"]) == [COMMANDS_GROUP]
 
 
 def test_the_page_on_models_runs(tmp_path: Path) -> None:

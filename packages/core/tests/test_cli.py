@@ -2,15 +2,16 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import typer
 from sqlalchemy import URL
 from typer.testing import CliRunner
 
 from moorage import DBConnector, installed_connectors, register_connector, unregister_connector
-from moorage.cli import main, make_app
+from moorage.cli import contributed, main, make_app
 
 
 class SpareConnector(DBConnector):
@@ -124,3 +125,49 @@ def test_without_typer_the_extra_is_named(
         main()
     assert caught.value.code == 2
     assert "pip install 'moorage[cli]'" in capsys.readouterr().err
+
+
+class Contributed:
+    """An entry point of somebody's commands."""
+
+    def __init__(self, name: str, make: Callable[[], Any]) -> None:
+        self.name = name
+        self.dist = None
+        self._make = make
+
+    def load(self) -> Callable[[], Any]:
+        """Return what it leads to, or fail."""
+        if self._make is None:
+            raise ImportError("no module named wings")
+        return self._make
+
+
+def duck() -> typer.Typer:
+    """Return a group with a command that says something."""
+    group = typer.Typer(no_args_is_help=True)
+
+    @group.command()
+    def quack() -> None:
+        typer.echo("quack")
+
+    @group.callback()
+    def about() -> None:
+        """Be a duck."""
+
+    return group
+
+
+def test_commands_of_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A distribution contributes commands; what is broken, or there already, stops no other."""
+    points = [Contributed("swan", None), Contributed("duck", duck), Contributed("doctor", duck)]  # type: ignore[arg-type]
+    monkeypatch.setattr(contributed, "entry_points", lambda group: points)
+    assert run("duck", "quack") == (0, "quack\n")
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert told[0].startswith("the commands 'doctor' of an unknown distribution are left out")
+    assert "no module named wings" in told[1]
+    status, output = run("doctor", "--help")
+    assert status == 0
+    assert "quack" not in output

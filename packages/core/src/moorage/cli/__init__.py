@@ -40,6 +40,7 @@ def make_app() -> typer.Typer:
 
     from moorage.cli.answering import AnsweringGroup
     from moorage.cli.connectors import add_connector_commands
+    from moorage.cli.contributed import add_contributed_commands
     from moorage.cli.db import add_db_commands
     from moorage.cli.doctor import add_doctor_command
     from moorage.cli.init import add_init_command
@@ -62,4 +63,5 @@ def make_app() -> typer.Typer:
     add_skill_commands(app)
     add_db_commands(app)
     add_connector_commands(app)
+    add_contributed_commands(app)
     return app
