@@ -19,6 +19,8 @@ from moorage import (
     DataError,
     DeadlockError,
     ForeignKeyViolationError,
+    IdentityError,
+    IdentityRequiredError,
     LockTimeoutError,
     MoorageError,
     NotNullViolationError,
@@ -63,6 +65,8 @@ ANSWERS: dict[type[MoorageError], tuple[int, str | None]] = {
     RequestDeadlineError: (504, None),
     UncommittedChangesError: (500, None),
     StatementTimeoutError: (504, None),
+    IdentityError: (403, None),
+    IdentityRequiredError: (500, None),
     CommitOutcomeUnknownError: (500, None),
     UndefinedObjectError: (500, None),
 }
@@ -222,10 +226,10 @@ def test_openapi_shows_them() -> None:
         """Do nothing."""
 
     shown = app.openapi()["paths"]["/"]["get"]["responses"]
-    assert {"409", "422", "500", "503", "504"} <= set(shown)
+    assert {"403", "409", "422", "500", "503", "504"} <= set(shown)
     assert all(
         "application/problem+json" in shown[status]["content"]
-        for status in ("409", "422", "500", "503", "504")
+        for status in ("403", "409", "422", "500", "503", "504")
     )
     assert "Retry-After" in shown["503"]["headers"]
     assert "application/json" in shown["422"]["content"]  # FastAPI's own, of an invalid request

@@ -27,6 +27,8 @@ from moorage import (
     DatabaseError,
     DataError,
     DeadlockError,
+    IdentityError,
+    IdentityRequiredError,
     LockTimeoutError,
     MoorageError,
     NotNullViolationError,
@@ -63,6 +65,7 @@ class Problem:
 
 _UNAVAILABLE = "The database is not available."
 _BUSY = "The service is busy; try again."
+_FAILED = "The service has failed."
 
 _PROBLEMS: Mapping[type[MoorageError], Problem] = {
     ConstraintViolationError: Problem(409, "This contradicts what is stored already."),
@@ -83,7 +86,10 @@ _PROBLEMS: Mapping[type[MoorageError], Problem] = {
     CommitOutcomeUnknownError: Problem(
         500, "It is not known whether this was stored; look before doing it again."
     ),
-    MoorageError: Problem(500, "The service has failed."),
+    # A token with a role that is not served; a session without an identity is a mistake of ours.
+    IdentityError: Problem(403, "This may not be done on your behalf."),
+    IdentityRequiredError: Problem(500, _FAILED),
+    MoorageError: Problem(500, _FAILED),
 }
 
 _PROBLEM_SCHEMA: dict[str, Any] = {
@@ -133,7 +139,7 @@ def _shown(status: int) -> dict[str, Any]:
 
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: _shown(status) for status in (409, 422, 500, 503, 504)
+    status: _shown(status) for status in (403, 409, 422, 500, 503, 504)
 }
 """What OpenAPI shall say of them: ``FastAPI(responses=PROBLEM_RESPONSES)``."""
 
