@@ -101,10 +101,13 @@ def init(
     models = f"from {module} import {name}"
     env = (templates / "env.py.txt").read_text(encoding="utf-8")
     ini = (templates / "alembic.ini").read_text(encoding="utf-8")
+    mako = (templates / "script.py.mako").read_text(encoding="utf-8")
+    # A folder of the name of Alembic's package is the project's own to isort and ruff.
+    own = sorted({module.partition(".")[0], *({directory} & {"alembic"})})
     contents = {
         root / "alembic.ini": ini.replace("{directory}", directory),
         root / directory / "env.py": env.format(models=models, metadata=f"{name}.metadata"),
-        root / directory / "script.py.mako": (templates / "script.py.mako").read_text("utf-8"),
+        root / directory / "script.py.mako": mako.replace('["alembic"]', repr(own)),
     }
     if there := [str(path) for path in contents if path.exists()]:
         raise MigrationError(

@@ -8,9 +8,17 @@ Created: ${create_date}
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
-from alembic import op
-${imports if imports else ""}
+<%
+    # In the order of isort and ruff, what is the project's own last.
+    own = ["alembic"]
+    needed = {"import sqlalchemy as sa", "from alembic import op", *(imports or "").splitlines()}
+    ordered = sorted(needed, key=lambda line: (line.startswith("from"), line.split()[1].lower()))
+    groups = ([], [])
+    for line in ordered:
+        groups[line.split()[1].partition(".")[0] in own].append(line)
+    blocks = "\n\n".join("\n".join(group) for group in groups if group)
+%>\
+${blocks}
 
 revision: str = ${repr(up_revision)}
 down_revision: str | Sequence[str] | None = ${repr(down_revision)}
