@@ -18,7 +18,9 @@ FLAGS: dict[str, Sequence[Any]] = {
     "unit_of_work": (True, False),
     "example": (True, False),
     "auth": (False, True),
+    "standalone": (False, True),
 }
+BACKENDS: dict[str, Sequence[Any]] = {"backend": ("sqlite", "postgres", "mysql", "supabase")}
 LAYOUTS: dict[str, Sequence[Any]] = {"layout": ("package", "src", "flat")}
 TOOLS: dict[str, Sequence[Any]] = {"tool": ("uv", "pip", "poetry", "hatch", "pdm")}
 
@@ -29,20 +31,28 @@ def product(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(options, values, strict=True)) for values in rows]
 
 
-def pairwise(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return few combinations in which each two values of two options meet; always the same."""
-    everything = product(options)
-    open_pairs = {pair for row in everything for pair in _pairs(row)}
-    chosen = []
+def pairwise(
+    options: Mapping[str, Sequence[Any]], first: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """
+    Return few combinations in which each two values of two options meet; always the same.
+
+    They begin with the combinations that are given.
+    """
+    everything = [(row, _pairs(row)) for row in product(options)]
+    open_pairs = {pair for _, pairs in everything for pair in pairs}
+    chosen = list(first)
+    for row in chosen:
+        open_pairs -= _pairs(row)
     while open_pairs:
-        best = max(everything, key=lambda row: len(open_pairs & _pairs(row)))
-        open_pairs -= _pairs(best)
+        best, pairs = max(everything, key=lambda one: len(open_pairs & one[1]))
+        open_pairs -= pairs
         chosen.append(best)
     return chosen
 
 
 def _pairs(row: Mapping[str, Any]) -> set[Any]:
-    return set(itertools.combinations(row.items(), 2))
+    return set(itertools.combinations(sorted(row.items()), 2))
 
 
 def name_of(row: Mapping[str, Any]) -> str:
@@ -89,11 +99,15 @@ def environment(database: Mapping[str, Any] | None = None) -> dict[str, str]:
 
 
 def run(
-    folder: Path, *arguments: str, database: Mapping[str, Any] | None = None, **more: str
+    folder: Path,
+    *arguments: str,
+    database: Mapping[str, Any] | None = None,
+    python: str = sys.executable,
+    **more: str,
 ) -> str:
     """Run Python in a project to its end, and return what it printed; it must succeed."""
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [python, *arguments],
         cwd=folder,
         env={**environment(database), **more},
         stdin=subprocess.DEVNULL,

@@ -1,10 +1,13 @@
 """Projects that were just written work: they import, migrate, pass their tests, and answer."""
 
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,12 +22,12 @@ from moorage_postgres.testing import create_supabase_stand_in
 from tests.fix_backend import Servers, new_database
 from tests.fix_scale import Scale
 from tests.scaffold.projects import (
+    BACKENDS,
     FLAGS,
     LAYOUTS,
     MOORAGE,
     TOOLS,
     environment,
-    name_of,
     pairwise,
     product,
     run,
@@ -32,24 +35,50 @@ from tests.scaffold.projects import (
 )
 from tests.servers.supervision import free_port
 
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 240.0
-# Each of them starts a dozen programs.
-pytestmark = pytest.mark.timeout(900)
-# One of each kind for the usual run; the long run has a cover of everything with everything.
-FEW = [
-    {"fastapi": True, "unit_of_work": True, "example": True, "auth": True, "layout": "src"},
-    {"fastapi": False, "unit_of_work": True, "example": False, "auth": True, "layout": "package"},
+# What the usual run tries: with moorage and without, the latter where tables are protected.
+FEW: list[dict[str, Any]] = [
+    {
+        "backend": "sqlite",
+        "fastapi": True,
+        "unit_of_work": True,
+        "example": True,
+        "auth": True,
+        "standalone": False,
+        "layout": "src",
+        "tool": "pip",
+    },
+    {
+        "backend": "supabase",
+        "fastapi": True,
+        "unit_of_work": False,
+        "example": True,
+        "auth": False,
+        "standalone": True,
+        "layout": "package",
+        "tool": "uv",
+    },
 ]
-CHOICES = {"backend": ("sqlite", "postgres", "mysql"), **FLAGS, **LAYOUTS, **TOOLS}
-COVER = pairwise(CHOICES)
-ALL = [*COVER, *product(CHOICES)[:: 720 // (24 - len(COVER)) + 1]]
+LEAST = 24
+
+
+def cover() -> list[dict[str, Any]]:
+    """Return projects in which any two choices meet, two dozen at least."""
+    choices = {**BACKENDS, **FLAGS, **LAYOUTS, **TOOLS}
+    chosen = pairwise(choices, FEW)
+    everything = product(choices)
+    more = max(LEAST - len(chosen), 0)
+    return [*chosen, *everything[7 :: len(everything) // (more + 1)][:more]]
 
 
 @contextmanager
-def served(folder: Path, target: str, database: dict[str, Any], source: str) -> Iterator[str]:
+def served(
+    folder: Path, target: str, database: dict[str, Any], source: str, python: str
+) -> Iterator[str]:
     """Yield the address of an application under uvicorn."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", target, "--port", str(port)]
+    command = [python, "-m", "uvicorn", target, "--port", str(port)]
     process = subprocess.Popen(
         [*command, "--app-dir", source or "."],
         cwd=folder,
@@ -79,31 +108,54 @@ def ask(url: str) -> httpx.Response:
     raise AssertionError(f"nobody answers at {url}")
 
 
-def try_out(folder: Path, options: dict[str, Any], database: dict[str, Any]) -> None:
-    """Write a project, and do with it what its owner would do first."""
+def try_out(
+    folder: Path, options: dict[str, Any], database: dict[str, Any], wheels: Path | None = None
+) -> None:
+    """
+    Write a project, and do with it what its owner would do first.
+
+    With wheels, it is installed into an environment of its own, from what it says of itself.
+    """
     plan = write(folder, **options)
+    python = sys.executable if wheels is None else install(folder, options["tool"], wheels)
     has_tables = options["example"] or options["auth"]
-    tests = run(folder, "-W", "error", "-m", "pytest", "-q", database=database)
+    tests = run(folder, "-W", "error", "-m", "pytest", "-q", database=database, python=python)
     assert "skipped" not in tests
     if has_tables:
-        # By our command and by Alembic's own, up and down.
-        run(folder, *MOORAGE, "db", "upgrade", database=database)
+        # By our command, where it belongs to the project, and by Alembic's own, up and down.
+        alembic = ["-m", "alembic", "upgrade", "head"]
+        command = alembic if options["standalone"] else [*MOORAGE, "db", "upgrade"]
+        run(folder, *command, database=database, python=python)
+    if options["backend"] == "supabase" and has_tables:
+        everywhere = {"alembic_version"}
+        everywhere |= {"authors", "books"} if options["example"] else set()
+        everywhere |= {"users"} if options["auth"] else set()
+        assert protected(database) == everywhere
     app = f"{plan.answers.package}.main:app".removeprefix(".")
     if options["fastapi"]:
-        with served(folder, app, database, plan.source) as url:
+        with served(folder, app, database, plan.source, python) as url:
             assert ask(f"{url}/health/ready").json()["status"] == "ready"
             if options["example"]:
                 assert ask(f"{url}/books").json() == []
     if has_tables:
-        run(folder, "-m", "alembic", "downgrade", "base", database=database)
+        run(folder, "-m", "alembic", "downgrade", "base", database=database, python=python)
     assert not write(folder).changes
 
 
-@pytest.mark.parametrize("options", FEW, ids=name_of)
-def test_a_new_project_works(options: dict[str, Any], tmp_path: Path) -> None:
-    """A project on SQLite passes its tests, migrates up and down, serves, and stays as it is."""
-    database = {"type": "sqlite", "name": "app.db"}
-    try_out(tmp_path / "shop", {"backend": "sqlite", "tool": "pip", **options}, database)
+def install(folder: Path, tool: str, wheels: Path) -> str:
+    """Install what a project lists, as its tool reads it; return the Python that has it."""
+    python = folder.parent / "venv/bin/python"
+    uv("venv", "--python", sys.executable, str(python.parents[1]))
+    listed = ["-r", "requirements.txt", "-r", "requirements-dev.txt"]
+    if tool != "pip":
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        development = project.get("dependency-groups", {}).get("dev")
+        if tool == "hatch":
+            development = project["tool"]["hatch"]["envs"]["default"]["dependencies"]
+        listed = [*project["project"]["dependencies"], *development]
+    place = ["--python", str(python), "--find-links", str(wheels)]
+    uv("pip", "install", *place, *listed, folder=folder)
+    return str(python)
 
 
 def test_a_project_on_supabase_protects_its_tables(servers: Servers, tmp_path: Path) -> None:
@@ -120,10 +172,38 @@ def test_a_project_on_supabase_protects_its_tables(servers: Servers, tmp_path: P
     }
 
 
-PROTECTED = """
-    SELECT relname, relrowsecurity, (SELECT count(*) FROM pg_policy WHERE polrelid = c.oid)
-    FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-    """
+def uv(*arguments: str, folder: Path | None = None) -> None:
+    """Run uv, whose cache is what all projects share."""
+    beside = Path(sys.executable).with_name("uv")
+    program = str(beside) if beside.exists() else "uv"
+    kept = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    command = [program, *arguments, "--quiet"]
+    done = subprocess.run(
+        command, cwd=folder, env=kept, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def build_wheels(folder: Path) -> Path:
+    """Build our distributions, in a copy of the tree, into a folder of wheels."""
+    rubbish = shutil.ignore_patterns("__pycache__", "dist", ".*")
+    shutil.copytree(ROOT / "packages", folder / "tree", ignore=rubbish)
+    for project in sorted((folder / "tree").iterdir()):
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+        command = [*build, "-d", str(folder / "wheels")]
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+    return folder / "wheels"
+
+
+@contextmanager
+def place_for(options: dict[str, Any], servers: Servers, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the settings of a database for a project."""
+    backend = options["backend"]
+    is_supabase = backend == "supabase"
+    with new_database("postgres" if is_supabase else backend, servers, folder) as database:
+        if is_supabase:
+            asyncio.run(be_supabase(database))
+        yield {**database, "type": backend}
 
 
 async def be_supabase(settings: dict[str, Any]) -> None:
@@ -133,31 +213,56 @@ async def be_supabase(settings: dict[str, Any]) -> None:
         await create_supabase_stand_in(connection)
 
 
-async def rows(settings: dict[str, Any], statement: str) -> list[Any]:
-    """Return what a statement finds."""
-    database = Database(DatabaseSettings(**settings, _env_file=None))
-    async with database, database.engine.connect() as connection:
-        return list(await connection.execute(text(statement)))
+PROTECTED = """
+    SELECT relname FROM pg_class c
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relrowsecurity
+    AND EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)
+    """
+
+
+def protected(settings: dict[str, Any]) -> set[str]:
+    """Return the tables that have row level security and a policy."""
+
+    async def look() -> set[str]:
+        database = Database(DatabaseSettings(**settings, _env_file=None))
+        async with database, database.engine.connect() as connection:
+            return set(await connection.scalars(text(PROTECTED)))
+
+    return asyncio.run(look())
 
 
 def test_the_cover_is_one() -> None:
     """In the projects of the long run, two dozen, any two choices meet."""
-    assert len(ALL) >= 24
-    for first in ("backend", "layout", "tool"):
-        for second in ("fastapi", "auth", "unit_of_work"):
-            met = {(row[first], row[second]) for row in ALL}
-            assert len(met) == 2 * len({row[first] for row in ALL})
+    rows = cover()
+    assert len(rows) >= LEAST
+    assert rows[: len(FEW)] == FEW
+    names: Sequence[str] = list(rows[0])
+    choices = {**BACKENDS, **FLAGS, **LAYOUTS, **TOOLS}
+    for first in names:
+        for second in names:
+            if first != second:
+                met = {(row[first], row[second]) for row in rows}
+                assert len(met) == len(choices[first]) * len(choices[second]), (first, second)
 
 
 @pytest.mark.scaled
-def test_all_kinds_of_projects_work(scale: Scale, servers: Servers, tmp_path: Path) -> None:
-    """Each of a pairwise cover of all choices works, on its own backend."""
+@pytest.mark.timeout(1500)
+def test_new_projects_work(scale: Scale, servers: Servers, tmp_path: Path) -> None:
+    """
+    A project passes its tests, migrates up and down, serves, protects its tables, and stays.
+
+    The long run has a pairwise cover of all choices, each project installed from wheels into an
+    environment of its own.
+    """
+    rows = cover()
+    chosen = rows[: scale(small=len(FEW), full=len(rows))]
+    wheels = None if len(chosen) == len(FEW) else build_wheels(tmp_path / "ours")
     work = []
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
-        for number, options in enumerate(ALL[: scale(small=0, full=len(ALL))]):
+        for number, options in enumerate(chosen):
             folder = tmp_path / str(number)
             folder.mkdir()
-            database = stack.enter_context(new_database(options["backend"], servers, folder))
-            work.append(pool.submit(try_out, folder / "shop", options, database))
+            database = stack.enter_context(place_for(options, servers, folder))
+            work.append(pool.submit(try_out, folder / "shop", options, database, wheels))
         for done in as_completed(work):
             done.result()

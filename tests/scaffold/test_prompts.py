@@ -20,6 +20,7 @@ QUESTIONS = (
     b"Units of work",
     b"Example models",
     b"A table of users",
+    b"Own the layer's source",
     b"Connections that stay open?",
     b"More of them at peaks?",
     b"Where does the source go?",
@@ -100,8 +101,19 @@ def test_enter_takes_what_is_recommended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [b"n", CONTROL_C], ids=["no", "control-c"])
 def test_no_writes_nothing(key: bytes, tmp_path: Path) -> None:
     """A no to the plan, or Ctrl-C, ends with 1 and leaves the folder as it was."""
-    flags = ["--no-fastapi", "--unit-of-work", "--no-example", "--auth", "--pool-size", "5"]
-    rest = ["--max-overflow", "5", "--layout", "flat", "--package", "app", "--tool", "pip"]
+    flags = ["--no-fastapi", "--unit-of-work", "--no-example", "--auth", "--no-standalone"]
+    rest = [
+        "--pool-size",
+        "5",
+        "--max-overflow",
+        "5",
+        "--layout",
+        "flat",
+        "--package",
+        "app",
+        "--tool",
+        "pip",
+    ]
     terminal = Terminal(tmp_path, "sqlite", *flags, *rest)
     try:
         terminal.answer(b"Write this?", key)

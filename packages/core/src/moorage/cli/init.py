@@ -52,6 +52,11 @@ def add_init_command(app: typer.Typer) -> None:
         auth: bool | None = typer.Option(
             None, "--auth/--no-auth", help="A table of users with hashed passwords."
         ),
+        standalone: bool | None = typer.Option(
+            None,
+            "--standalone/--no-standalone",
+            help="The layer as source of your own, without moorage.",
+        ),
         pool_size: int | None = typer.Option(
             None, "--pool-size", help="Connections that stay open in each event loop."
         ),
@@ -83,6 +88,7 @@ def add_init_command(app: typer.Typer) -> None:
             "unit_of_work": unit_of_work,
             "example": example,
             "auth": auth,
+            "standalone": standalone,
             "pool_size": pool_size,
             "max_overflow": max_overflow,
             "layout": layout or None,
@@ -215,8 +221,11 @@ class _Run:
                 self._print(f"  {note}")
 
     def _upgrade(self) -> Checked:
+        command = ["-c", "from moorage.cli import main; main()", "db", "upgrade"]
+        if self.plan.answers.standalone:
+            command = ["-m", "alembic", "upgrade", "head"]
         done = subprocess.run(
-            [sys.executable, "-c", "from moorage.cli import main; main()", "db", "upgrade"],
+            [sys.executable, *command],
             cwd=self.found.root,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -15,6 +15,7 @@ from moorage.database import Database
 from moorage.doctor.finding import CODES, Code, Report
 from moorage.errors import DatabaseError, MoorageError
 from moorage.models import server_time
+from moorage.scaffold.changes import Manifest
 from moorage.scaffold.key_shapes import hide_secrets
 from moorage.server_facts import ServerFacts, TLSState
 from moorage.tls import effective_ssl_mode
@@ -47,6 +48,10 @@ async def check_server(root: Path, connector: DBConnector, report: Report) -> Se
             report.add("C402", f"{type(error).__name__}: {error.args[0]}", fix=error.hint)
             return facts
         if has_migrations:
+            return
+        if Manifest.read(root).answers.get("standalone"):
+            report.facts["migrations"] = "the project's own; it is asked by alembic check"
+        elif (root / "alembic.ini").is_file() and find_spec("alembic") is not None:
             await _compare(root, database, report)
     return facts
 

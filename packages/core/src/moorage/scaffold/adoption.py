@@ -116,7 +116,7 @@ def _replace(root: Path, place: Place, db: str, unit_of_work: bool) -> Note:
     before = hide_secrets(lines[place.line - 1].strip())
     add: tuple[str, ...]
     if place.kind.startswith("engine"):
-        why = "the engine of the process is moorage's"
+        why = "one engine serves the process"
         add = ("from moorage import get_engine", f"{place.name} = get_engine()")
     elif place.kind.startswith("sessions"):
         why = f"sessions come from {db}"
@@ -135,15 +135,15 @@ def _replace(root: Path, place: Place, db: str, unit_of_work: bool) -> Note:
 def _migrate(root: Path, db: str) -> Iterator[Note]:
     for env in sorted(root.glob("*/env.py")):
         text = env.read_text(encoding="utf-8", errors="replace")
-        if "moorage.migrations" in text:
+        if "moorage.migrations" in text or f"{db}.migrations" in text:
             continue
         lines = text.splitlines()
         line = next((n for n, t in enumerate(lines, 1) if t.startswith("target_metadata")), 1)
         yield Note(
             env.relative_to(root).as_posix(),
             line,
-            "migrations are run by moorage, which knows DB_* and lets one process migrate at a"
-            " time; everything that connects can go",
+            "this reads DB_* as the application does, and lets one process migrate at a time;"
+            " everything that connects can go",
             (lines[line - 1],) if lines else (),
             (
                 "from moorage.migrations import run",

@@ -47,6 +47,9 @@ class Backend:
         url: The form of its URL; empty where the parts are shorter.
         ignore: What ``.gitignore`` gets.
         row_level_security: Whether tables are served to others as well, and need policies.
+        driver: What a layer without moorage needs; empty where there is no such layer.
+        source: The templates of that layer's connector.
+        connector: Its class.
     """
 
     name: str
@@ -58,6 +61,9 @@ class Backend:
     url: str = ""
     ignore: tuple[str, ...] = ()
     row_level_security: bool = False
+    driver: tuple[str, ...] = ()
+    source: str = ""
+    connector: str = ""
 
 
 def known_backends() -> dict[str, Backend]:
@@ -107,6 +113,9 @@ def _ours(name: str, entry: dict[str, Any]) -> Backend:
         url=entry.get("url", ""),
         ignore=tuple(entry["ignore"]),
         row_level_security=entry.get("row_level_security", False),
+        driver=tuple(entry["driver"]),
+        source=entry["source"],
+        connector=entry["connector"],
     )
 
 

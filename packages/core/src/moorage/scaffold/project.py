@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from moorage.errors import ScaffoldError
+from moorage.scaffold import standalone
 from moorage.scaffold.adoption import Note, adoption_notes, to_markdown
 from moorage.scaffold.backends import Backend, Variable, find_backend
 from moorage.scaffold.changes import MANIFEST, Change, Manifest, digest, read_text
 from moorage.scaffold.discovery import Found
+from moorage.scaffold.imports import arrange_imports
 from moorage.scaffold.questions import Answers
 from moorage.scaffold.rendering import render
 from moorage.scaffold.requirements import add_to_pyproject, add_to_requirements
+from moorage.scaffold.section import Section
 from moorage.settings import DatabaseSettings
 
 __all__ = ["ProjectPlan", "plan_project"]
 
 _SECTION = "README.md#moorage"
+_SESSION = "session.py"
 _FIRST = "0001_first_tables.py"
 # What a database has run already is not written anew.
 _NEXT_REVISION = 'for tables that are new, moorage db revision -m "what it does"'
-_BEGIN, _END = "<!-- moorage -->", "<!-- /moorage -->"
 _RUNNERS = {"uv": "uv run ", "poetry": "poetry run ", "pdm": "pdm run ", "hatch": "hatch run "}
 _INSTALLERS = {
     "uv": "uv sync",
@@ -49,6 +53,7 @@ class ProjectPlan:
         development: Dependencies of its tests.
         variables: Settings that have no value yet.
         modules: What can be imported when the dependencies are installed.
+        layer: What ``Database`` is imported from.
         source: Folder of the source below the project; empty for the project itself.
         commands: The next three commands.
     """
@@ -61,6 +66,7 @@ class ProjectPlan:
     development: tuple[str, ...]
     variables: tuple[Variable, ...]
     modules: tuple[str, ...]
+    layer: str
     source: str
     commands: tuple[str, ...]
 
@@ -77,6 +83,13 @@ def plan_project(
         ScaffoldError: Something is in the way; nothing was written.
         MissingExtraError: A package of the extra ``cli`` is not installed.
     """
+    was_standalone = manifest.answers.get("standalone", False)
+    if manifest.files and was_standalone != answers.standalone:
+        raise ScaffoldError(
+            f"this project was set up with{'' if was_standalone else 'out'} a layer of its own",
+            hint=f"leave --{'no-' if was_standalone else ''}standalone out; the other kind needs a"
+            " project without .moorage.json and without what it lists",
+        )
     planner = _Planner(found, answers, manifest)
     planner.add_sources()
     planner.add_migrations()
@@ -108,7 +121,9 @@ class _Planner:
         self.has_tables = answers.example or answers.auth
         self.has_alembic = not self.found.alembic or "alembic.ini" in self.manifest.files
         self.has_main = answers.fastapi and self._is_ours_or_free("main.py")
+        self.migrations = self._migrations_folder()
         writer = "unit: DBUnitOfWork" if answers.unit_of_work else "session: DBSession"
+        is_unit = answers.unit_of_work or not answers.standalone
         self.values = {
             **answers.to_json(),
             "title": _title(self.found.root),
@@ -122,6 +137,9 @@ class _Planner:
             "writer": writer,
             "session": "unit.session" if answers.unit_of_work else "session",
             "store": "flush" if answers.unit_of_work else "commit",
+            "begin": f"database.{'unit_of_work' if is_unit else 'sessionmaker.begin'}()",
+            "connector": self.backend.connector,
+            "backend_title": self.backend.title,
         }
 
     def add_sources(self) -> None:
@@ -131,11 +149,18 @@ class _Planner:
             init in self.manifest.files or not (self.found.root / self.package).exists()
         ):
             self.files[init] = f'"""{self.values["title"]}."""\n'
-        self._render("database", self._in_package(self.folder))
+        folder = self._in_package(self.folder)
+        self._render("database", folder)
+        if self.answers.standalone:
+            for template in standalone.layer_templates(self.backend, self.answers):
+                self._render(template, folder)
+            # In a layer of one's own, sessions are a package.
+            session = self.files.pop(f"{folder}/{_SESSION}")
+            self.files[f"{folder}/session/__init__.py"] = session
         if self.answers.example:
-            self._render("example", self._in_package(self.folder))
+            self._render("example", folder)
         if self.answers.auth:
-            self._render("users", self._in_package(self.folder))
+            self._render("users", folder)
         if self.answers.fastapi and self.answers.example:
             self._render("fastapi", self.package)
         if self.has_main:
@@ -145,7 +170,7 @@ class _Planner:
         """Add what Alembic needs, and the first revision, unless the project has its own."""
         if not self.has_alembic:
             return
-        folder = self._migrations_folder()
+        folder = self.migrations
         templates = files("moorage") / "migrations" / "templates"
         ini = (templates / "alembic.ini").read_text(encoding="utf-8")
         ini = ini.replace("{directory}", folder)
@@ -153,7 +178,9 @@ class _Planner:
             path = "prepend_sys_path = %(here)s"
             ini = ini.replace(path, f"{path}/{self.source}")
         self.files["alembic.ini"] = ini
-        self.files[f"{folder}/script.py.mako"] = (templates / "script.py.mako").read_text("utf-8")
+        mako = (templates / "script.py.mako").read_text("utf-8")
+        own = repr([*self._own(), *self._folders()])
+        self.files[f"{folder}/script.py.mako"] = mako.replace('["alembic"]', own)
         self._render("migrations", folder)
         revision = f"{folder}/versions/{_FIRST}"
         others = list((self.found.root / folder / "versions").glob("*.py"))
@@ -176,6 +203,8 @@ class _Planner:
             self._render("tests-fastapi", folder)
         if self.has_main:
             self._render("tests-app", folder)
+        if self.answers.standalone:
+            self._render("standalone/tests", folder)
         # In a project that exists, settings of pytest's could come from a folder above.
         is_new = self.found.layout == "none" and not self.found.has_pytest_settings
         if "pytest.ini" in self.manifest.files or is_new:
@@ -199,6 +228,9 @@ class _Planner:
             unit_of_work=self.answers.unit_of_work,
             fastapi=self.answers.fastapi,
         )
+        if self.answers.standalone:
+            lead = partial(standalone.rewritten_line, db=self.db)
+            notes = [replace(note, add=tuple(map(lead, note.add))) for note in notes]
         if notes:
             self.files[self._in_package(f"{self.folder}/MIGRATION.md")] = to_markdown(notes)
         if unknown := sorted(set(force) - self.files.keys()):
@@ -222,6 +254,7 @@ class _Planner:
             development=tuple(self._development()),
             variables=tuple(one for one in self._variables() if one.is_to_fill_in),
             modules=(f"{self.db}.models", *([f"{self.app}main"] if self.has_main else [])),
+            layer=f"{self.db}.core" if self.answers.standalone else "moorage",
             source=self.source,
             commands=tuple(self._commands()),
         )
@@ -274,7 +307,24 @@ class _Planner:
 
     def _render(self, template: str, folder: str) -> None:
         for path, text in render(f"project/{template}", self.values).items():
-            self.files["/".join(filter(None, (folder, str(path))))] = text
+            self.files["/".join(filter(None, (folder, str(path))))] = (
+                self._arranged(text) if path.suffix == ".py" else text
+            )
+
+    def _arranged(self, source: str) -> str:
+        """Return a module with its imports in order, from where the names are."""
+        if not self.answers.standalone:
+            return arrange_imports(source, self._own(), self._folders())
+        places = partial(standalone.place_of, db=self.db)
+        arranged = arrange_imports(source, self._own(), self._folders(), places)
+        return standalone.rewritten(arranged, self.db)
+
+    def _own(self) -> list[str]:
+        """Return the names of what is the project's own, as ruff finds them."""
+        return [self.answers.package] if self.answers.package else [self.folder, "books", "main"]
+
+    def _folders(self) -> list[str]:
+        return ["alembic"] if self.migrations == "alembic" else []
 
     def _in_package(self, name: str) -> str:
         return "/".join(filter(None, (self.package, name)))
@@ -310,19 +360,25 @@ class _Planner:
         from moorage import __version__
 
         backend = self.backend
+        if self.answers.standalone:
+            requirements = standalone.requirements(backend, self.answers)
+            return [*requirements, *self._further()]
         extras = ["migrations", *(["fastapi"] if self.answers.fastapi else [])]
         extras += [backend.requirement] if backend.is_extra else []
         requirements = [f"moorage[{','.join(sorted(extras))}]>={__version__},<1"]
         requirements += [] if backend.is_extra else [backend.requirement]
-        requirements += ["uvicorn>=0.38"] if self.answers.fastapi else []
-        requirements += ["pwdlib[argon2]>=0.3"] if self.answers.auth else []
-        return requirements
+        return [*requirements, *self._further()]
+
+    def _further(self) -> list[str]:
+        server = ["uvicorn>=0.38"] if self.answers.fastapi else []
+        return [*server, *(["pwdlib[argon2]>=0.3"] if self.answers.auth else [])]
 
     def _development(self) -> list[str]:
         client = ["httpx>=0.28"] if self.answers.fastapi else []
         from moorage import __version__
 
-        return [f"moorage[cli]>={__version__},<1", "pytest>=8.3", "pytest-asyncio>=1", *client]
+        ours = [] if self.answers.standalone else [f"moorage[cli]>={__version__},<1"]
+        return [*ours, "pytest>=8.3", "pytest-asyncio>=1", *client]
 
     def _add_dependencies(self) -> None:
         root, tool = self.found.root, self.answers.tool
@@ -398,36 +454,27 @@ class _Planner:
             self.kept[others[0]] = "no section is added to a README that is no README.md"
             return
         before = read_text(root / "README.md")
-        section = self._section()
-        self.section_digest = {_SECTION: digest(section)}
-        if before is None:
-            self.edits["README.md"] = f"# {self.values['title']}\n\n{section}\n"
-            return
-        start, end = before.find(_BEGIN), before.find(_END)
-        if start < 0 or end < start:
-            written = self.manifest.files.get(_SECTION)
-            if written is None:
-                self.edits["README.md"] = _appended(before, ["", *section.splitlines()])
-            else:
-                self.kept["README.md"] = "you removed our section"
-                self.section_digest = {_SECTION: written}
-            return
-        current = before[start : end + len(_END)]
-        written = self.manifest.files.get(_SECTION)
-        if current != section and digest(current) != written:
-            self.kept["README.md"] = "you changed our section"
-            self.section_digest = {_SECTION: str(written)}
-            return
-        self.edits["README.md"] = before.replace(current, section)
+        section = Section(self._section())
+        after, kept = section.put_into(
+            before, self.manifest.files.get(_SECTION), self.values["title"]
+        )
+        if kept:
+            self.kept["README.md"] = kept
+            self.section_digest = {_SECTION: self.manifest.files[_SECTION]}
+        else:
+            self.edits["README.md"] = after
+            self.section_digest = {_SECTION: section.digest}
 
-    def _section(self) -> str:
+    def _section(self) -> list[str]:
         filled = [one.name for one in self._variables() if one.is_to_fill_in]
-        lines = [
-            _BEGIN,
+        run, is_own = self._runner(), self.answers.standalone
+        revise = "alembic revision --autogenerate" if is_own else "moorage db revision"
+        upgrade = "alembic upgrade head" if is_own else "moorage db upgrade"
+        return [
             "## Database",
             "",
-            f"{self.backend.title}, by way of `{self.db}` (moorage and SQLAlchemy). The variables"
-            " `DB_*` or",
+            f"{self.backend.title}, by way of `{self.db}`"
+            f" ({'SQLAlchemy' if is_own else 'moorage and SQLAlchemy'}). The variables `DB_*` or",
             "`DATABASE_URL`, of the environment or of `.env`, say where it is; `.env.example` lists"
             " them.",
             "",
@@ -438,11 +485,9 @@ class _Planner:
             "```",
             "",
             f"Models are in `{self._in_package(self.folder)}/models.py`; after a change of them:"
-            f" `{self._runner()}moorage db revision",
-            f'-m "what it does"`, then `{self._runner()}moorage db upgrade`.',
-            _END,
+            f" `{run}{revise}",
+            f'-m "what it does"`, then `{run}{upgrade}`.',
         ]
-        return "\n".join(lines)
 
     # -- what comes next
 
@@ -458,7 +503,8 @@ class _Planner:
             install = "pip install --group dev --editable ."
         else:
             install = "pip install -r requirements.txt -r requirements-dev.txt"
-        upgrade = f"{run}moorage db upgrade"
+        migrate = "alembic upgrade head" if self.answers.standalone else "moorage db upgrade"
+        upgrade = f"{run}{migrate}"
         return [install, upgrade, f"{run}{self._last_command()}"]
 
     def _last_command(self) -> str:

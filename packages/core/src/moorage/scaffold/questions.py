@@ -60,6 +60,7 @@ class Answers:
     unit_of_work: bool
     example: bool
     auth: bool
+    standalone: bool
     pool_size: int
     max_overflow: int
     layout: Literal["package", "src", "flat"]
@@ -92,6 +93,7 @@ def questions(found: Found, given: Mapping[str, Any] | None = None) -> list[Ques
         _yes_no("unit_of_work", "Units of work, which commit by themselves?", True),
         _yes_no("example", "Example models, with queries and tests?", is_new),
         _yes_no("auth", "A table of users, with hashed passwords?", False),
+        _yes_no("standalone", "Own the layer's source, without a dependency on moorage?", False),
         _number("pool_size", "Connections that stay open?", fields["pool_size"].default),
         _number("max_overflow", "More of them at peaks?", fields["max_overflow"].default),
         Question(
@@ -126,7 +128,10 @@ def make_answers(asked: list[Question], given: Mapping[str, Any]) -> Answers:
         if problem:
             problems.append(f"{name}: {problem}")
     if not problems:
-        values["backend"] = find_backend(values["backend"]).name
+        backend = find_backend(values["backend"])
+        values["backend"] = backend.name
+        if values["standalone"] and not backend.source:
+            problems.append(f"standalone: there is no source of a layer for {backend.name}")
         if values["layout"] == "flat":
             values["package"] = ""
         elif not values["package"]:

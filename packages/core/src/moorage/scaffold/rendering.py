@@ -12,11 +12,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from moorage.errors import MissingExtraError, ScaffoldError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ["render", "write_new_folder"]
 
@@ -34,6 +39,16 @@ def render(template: str, values: Mapping[str, object]) -> dict[PurePosixPath, s
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
+    rendered: dict[PurePosixPath, str] = {}
+    for path, source in _templates(template):
+        parts = [_part(part, values) for part in path.parts]
+        rendered[PurePosixPath(*parts)] = source.render(**values)
+    return rendered
+
+
+@cache
+def _templates(folder: str) -> tuple[tuple[PurePosixPath, Template], ...]:
+    """Return the templates of a folder, compiled."""
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
@@ -45,13 +60,11 @@ def render(template: str, values: Mapping[str, object]) -> dict[PurePosixPath, s
     environment = Environment(  # noqa: S701
         undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
     )
-    folder = files("moorage.scaffold") / "templates" / template
-    rendered: dict[PurePosixPath, str] = {}
-    for path, source in sorted(_walk(folder, PurePosixPath()).items()):
-        text = environment.from_string(source.read_text(encoding="utf-8")).render(**values)
-        parts = [_part(part, values) for part in path.parts]
-        rendered[PurePosixPath(*parts)] = text
-    return rendered
+    place = files("moorage.scaffold") / "templates" / folder
+    return tuple(
+        (path, environment.from_string(source.read_text(encoding="utf-8")))
+        for path, source in sorted(_walk(place, PurePosixPath()).items())
+    )
 
 
 def write_new_folder(target: Path, rendered: Mapping[PurePosixPath, str]) -> None:
@@ -97,5 +110,6 @@ def _part(part: str, values: Mapping[str, object]) -> str:
     if part.startswith("dot-"):
         return f".{part.removeprefix('dot-')}"
     if part.startswith("name-"):
-        return str(values[part.removeprefix("name-")])
+        name, dot, suffix = part.removeprefix("name-").partition(".")
+        return f"{values[name]}{dot}{suffix}"
     return part

@@ -20,7 +20,7 @@ __all__ = ["Checked", "verify"]
 _SECONDS = 60.0
 _CONNECT = """
 import asyncio
-from moorage import Database
+from {layer} import Database
 
 async def connect():
     async with Database() as database:
@@ -51,7 +51,7 @@ def verify(root: Path, plan: ProjectPlan) -> list[Checked]:
     if plan.variables and not (root / ".env").exists():
         detail = "after the variables are filled in"
         return [*checked, Checked("the database answers", "not yet", detail)]
-    code, output = _run(root, plan.source, _CONNECT)
+    code, output = _run(root, plan.source, _CONNECT.format(layer=plan.layer))
     detail = output.strip() if not code else _last(output, code)
     return [*checked, Checked("the database answers", "not yet" if code else "yes", detail)]
 
