@@ -140,6 +140,7 @@ class _Planner:
             "begin": f"database.{'unit_of_work' if is_unit else 'sessionmaker.begin'}()",
             "connector": self.backend.connector,
             "backend_title": self.backend.title,
+            "seeding": False,
         }
 
     def add_sources(self) -> None:
@@ -159,6 +160,7 @@ class _Planner:
             self.files[f"{folder}/session/__init__.py"] = session
         if self.answers.example:
             self._render("example", folder)
+            self._render("seeds", "seeds")
         if self.answers.auth:
             self._render("users", folder)
         if self.answers.fastapi and self.answers.example:
@@ -197,6 +199,7 @@ class _Planner:
         self._render("tests", folder)
         if self.answers.example:
             self._render("tests-example", folder)
+            self._render("tests-seeds", folder)
         if self.answers.auth:
             self._render("tests-users", folder)
         if self.answers.fastapi and self.answers.example:
@@ -487,7 +490,11 @@ class _Planner:
             f"Models are in `{self._in_package(self.folder)}/models.py`; after a change of them:"
             f" `{run}{revise}",
             f'-m "what it does"`, then `{run}{upgrade}`.',
+            *([f"Rows to begin with: `{run}{self._seed()}`."] if self.answers.example else []),
         ]
+
+    def _seed(self) -> str:
+        return "moorage db seed --env dev" if self.values["seeding"] else "python seeds/books.py"
 
     # -- what comes next
 
