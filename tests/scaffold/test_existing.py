@@ -268,6 +268,7 @@ def test_alembic_of_theirs_stays(tmp_path: Path) -> None:
     assert "passed" in run(folder, "-m", "pytest", "-q", "tests/database")
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_monorepo_asks_for_one_of_its_projects(tmp_path: Path) -> None:
     """In a folder of several projects nothing is written; in one of them all works as usual."""
     folder = make(tmp_path, MONOREPO)

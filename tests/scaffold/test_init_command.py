@@ -86,6 +86,7 @@ def test_the_second_run_changes_nothing(project: Path) -> None:
     assert content(project) == before
 
 
+@pytest.mark.usefixtures("unverified")
 def test_what_somebody_changed_is_kept(project: Path) -> None:
     """A file that was changed or removed is left alone, until it is forced."""
     models, session = project / "app/db/models.py", project / "app/db/session.py"
@@ -119,6 +120,7 @@ def test_a_later_version_updates_what_nobody_changed(project: Path) -> None:
     assert plan.kept == {"app/db/base.py": "you changed it"}
 
 
+@pytest.mark.usefixtures("unverified")
 def test_another_answer_changes_the_files(project: Path) -> None:
     """An option of a second run replaces the answer of the first one."""
     assert init(project, "postgres", "--yes")[0] == 0
@@ -128,6 +130,7 @@ def test_another_answer_changes_the_files(project: Path) -> None:
     assert "postgres" in ours
 
 
+@pytest.mark.usefixtures("unverified")
 def test_a_revision_is_not_written_anew(project: Path) -> None:
     """Another answer brings models, but leaves the revision alone, which may have been applied."""
     path = project / "alembic/versions/0001_first_tables.py"
@@ -196,6 +199,7 @@ def test_a_plan_that_is_out_of_date_is_refused(tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.usefixtures("unverified")
 def test_questions_are_listed_and_answered_by_programs(tmp_path: Path) -> None:
     """A program reads the questions, sends the answers, and gets a report, all as JSON."""
     code, output = init(tmp_path, "--questions", "--json")
@@ -273,6 +277,7 @@ def test_bad_files_are_one_error(tmp_path: Path) -> None:
     assert "fastapi: 'maybe' is neither true nor false" in output
 
 
+@pytest.mark.usefixtures("unverified")
 def test_no_secret_is_printed_or_written(tmp_path: Path) -> None:
     """Passwords that stand in a project do not show in any output, and none is written."""
     (tmp_path / "app").mkdir()

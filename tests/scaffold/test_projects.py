@@ -74,7 +74,7 @@ def cover() -> list[dict[str, Any]]:
 
 @contextmanager
 def served(
-    folder: Path, target: str, database: dict[str, Any], source: str, python: str
+    folder: Path, target: str, source: str, database: dict[str, Any], python: str, **more: str
 ) -> Iterator[str]:
     """Yield the address of an application under uvicorn."""
     port = free_port()
@@ -82,7 +82,7 @@ def served(
     process = subprocess.Popen(
         [*command, "--app-dir", source or "."],
         cwd=folder,
-        env=environment(database),
+        env={**environment(database), **more},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -99,11 +99,13 @@ def served(
 
 
 def ask(url: str) -> httpx.Response:
-    """Ask until somebody answers, or the deadline is over."""
+    """Ask until the application is ready, or the deadline is over: the first ping may be late."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with suppress(httpx.TransportError):
-            return httpx.get(url, timeout=10, trust_env=False)
+            response = httpx.get(url, timeout=30, trust_env=False)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return response
         time.sleep(0.1)
     raise AssertionError(f"nobody answers at {url}")
 
@@ -117,28 +119,34 @@ def try_out(
     With wheels, it is installed into an environment of its own, from what it says of itself.
     """
     plan = write(folder, **options)
-    python = sys.executable if wheels is None else install(folder, options["tool"], wheels)
+    where: dict[str, Any] = {"database": database, "python": sys.executable}
+    if wheels is not None:
+        # What nobody has imported before is compiled once, and not by each program.
+        python = install(folder, options["tool"], wheels)
+        where.update(python=python, PYTHONDONTWRITEBYTECODE="")
     has_tables = options["example"] or options["auth"]
-    tests = run(folder, "-W", "error", "-m", "pytest", "-q", database=database, python=python)
+    tests = run(folder, "-W", "error", "-m", "pytest", "-q", **where)
     assert "skipped" not in tests
     if has_tables:
         # By our command, where it belongs to the project, and by Alembic's own, up and down.
         alembic = ["-m", "alembic", "upgrade", "head"]
-        command = alembic if options["standalone"] else [*MOORAGE, "db", "upgrade"]
-        run(folder, *command, database=database, python=python)
+        run(folder, *(alembic if options["standalone"] else [*MOORAGE, "db", "upgrade"]), **where)
     if options["backend"] == "supabase" and has_tables:
-        everywhere = {"alembic_version"}
-        everywhere |= {"authors", "books"} if options["example"] else set()
-        everywhere |= {"users"} if options["auth"] else set()
-        assert protected(database) == everywhere
-    app = f"{plan.answers.package}.main:app".removeprefix(".")
+        expected = {"alembic_version"}
+        expected |= {"authors", "books"} if options["example"] else set()
+        expected |= {"users"} if options["auth"] else set()
+        assert protected(database) == expected
     if options["fastapi"]:
-        with served(folder, app, database, plan.source, python) as url:
+        app = f"{plan.answers.package}.main:app".removeprefix(".")
+        with served(folder, app, plan.source, **where) as url:
             assert ask(f"{url}/health/ready").json()["status"] == "ready"
             if options["example"]:
                 assert ask(f"{url}/books").json() == []
+    if options["example"]:
+        seed = [*MOORAGE, "db", "seed", "--env", "dev"]
+        run(folder, *(["seeds/books.py"] if options["standalone"] else seed), **where)
     if has_tables:
-        run(folder, "-m", "alembic", "downgrade", "base", database=database, python=python)
+        run(folder, "-m", "alembic", "downgrade", "base", **where)
     assert not write(folder).changes
 
 

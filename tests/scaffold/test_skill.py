@@ -96,6 +96,7 @@ def test_it_goes_where_skills_are(folder: str, tmp_path: Path) -> None:
     assert (tmp_path / folder / "setup-database/SKILL.md").is_file()
 
 
+@pytest.mark.usefixtures("unverified")
 def test_init_does_not_install_it(tmp_path: Path) -> None:
     """Nobody gets the skill who did not ask for it."""
     assert invoke("init", "sqlite", "--yes", "--tool", "pip", "--project", str(tmp_path))[0] == 0

@@ -140,7 +140,7 @@ class _Planner:
             "begin": f"database.{'unit_of_work' if is_unit else 'sessionmaker.begin'}()",
             "connector": self.backend.connector,
             "backend_title": self.backend.title,
-            "seeding": False,
+            "seeding": not answers.standalone,
         }
 
     def add_sources(self) -> None:
