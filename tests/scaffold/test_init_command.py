@@ -325,6 +325,7 @@ def test_no_secret_is_printed_or_written(tmp_path: Path) -> None:
         ("DB_PASSWORD=<password>", False),
         ("POSTGRES_PASSWORD: ${DB_PASSWORD:?write it into .env}", False),
         ("password=settings.password.get()", False),
+        ("password: SecretStr | None = None", False),
         ("password_hash: Mapped[str] = mapped_column(String(255))", False),
         ("https://example.org:8080/path", False),
     ],

@@ -121,7 +121,6 @@ def try_out(
     plan = write(folder, **options)
     where: dict[str, Any] = {"database": database, "python": sys.executable}
     if wheels is not None:
-        # What nobody has imported before is compiled once, and not by each program.
         python = install(folder, options["tool"], wheels)
         where.update(python=python, PYTHONDONTWRITEBYTECODE="")
     has_tables = options["example"] or options["auth"]
@@ -163,6 +162,7 @@ def install(folder: Path, tool: str, wheels: Path) -> str:
         listed = [*project["project"]["dependencies"], *development]
     place = ["--python", str(python), "--find-links", str(wheels)]
     uv("pip", "install", *place, *listed, folder=folder)
+    share_bytecode(wheels.parent / "venv", python.parents[1])
     return str(python)
 
 
@@ -201,6 +201,29 @@ def build_wheels(folder: Path) -> Path:
         command = [*build, "-d", str(folder / "wheels")]
         subprocess.run(command, cwd=project, check=True, capture_output=True)
     return folder / "wheels"
+
+
+def compile_once(wheels: Path) -> None:
+    """Install what projects use into an environment beside the wheels, and compile it."""
+    venv = wheels.parent / "venv"
+    uv("venv", "--python", sys.executable, str(venv))
+    ours = "moorage[cli,fastapi,migrations,mysql,postgres,sqlite]"
+    others = ["httpx", "pwdlib[argon2]", "pytest", "pytest-asyncio", "uvicorn"]
+    place = ["--python", str(venv / "bin/python"), "--find-links", str(wheels)]
+    uv("pip", "install", "--compile-bytecode", *place, ours, *others)
+
+
+def share_bytecode(donor: Path, venv: Path) -> None:
+    """
+    Let an environment have what another one has compiled.
+
+    Both have the same files, linked from uv's cache, so that Python takes the bytecode of one for
+    the other; where they differ, it compiles anew.
+    """
+    for cache in donor.rglob("__pycache__"):
+        place = venv / cache.relative_to(donor)
+        if place.parent.is_dir() and not place.exists():
+            shutil.copytree(cache, place, copy_function=os.link)
 
 
 @contextmanager
@@ -264,7 +287,10 @@ def test_new_projects_work(scale: Scale, servers: Servers, tmp_path: Path) -> No
     """
     rows = cover()
     chosen = rows[: scale(small=len(FEW), full=len(rows))]
-    wheels = None if len(chosen) == len(FEW) else build_wheels(tmp_path / "ours")
+    wheels = None
+    if len(chosen) > len(FEW):
+        wheels = build_wheels(tmp_path / "ours")
+        compile_once(wheels)
     work = []
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         for number, options in enumerate(chosen):

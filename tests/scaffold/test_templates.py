@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moorage.scaffold.key_shapes import find_secrets
 from tests.fix_scale import Scale
 from tests.scaffold.projects import (
     BACKENDS,
@@ -33,7 +34,7 @@ TYPED: list[dict[str, Any]] = [
 
 @pytest.mark.scaled
 def test_every_project_is_clean(scale: Scale, tmp_path: Path) -> None:
-    """Any two choices, and in the long run all combinations, parse, are sorted and formatted."""
+    """Any two choices, all in the long run, parse, hold no secret, and are as ruff wants them."""
     everything, tools = product(CHOICES), TOOLS["tool"]
     rows = everything if scale(small=0, full=1) else pairwise(CHOICES)
     for number, options in enumerate(rows):
@@ -41,6 +42,7 @@ def test_every_project_is_clean(scale: Scale, tmp_path: Path) -> None:
         plan = write(folder, tool=tools[number % len(tools)], **options)
         (folder / "ruff.toml").touch()  # what is first-party depends on the project's folder
         for change in plan.changes:
+            assert list(find_secrets(change.after)) == [], change.path
             if change.path.endswith(".py"):
                 compile(ast.parse(change.after, change.path), change.path, "exec")
                 assert change.after.endswith("\n")

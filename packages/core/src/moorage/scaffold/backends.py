@@ -46,6 +46,7 @@ class Backend:
         variables: What ``.env.example`` lists.
         url: The form of its URL; empty where the parts are shorter.
         ignore: What ``.gitignore`` gets.
+        steps: What is to be done at the provider's.
         row_level_security: Whether tables are served to others as well, and need policies.
         driver: What a layer without moorage needs; empty where there is no such layer.
         source: The templates of that layer's connector.
@@ -60,6 +61,7 @@ class Backend:
     variables: tuple[Variable, ...]
     url: str = ""
     ignore: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
     row_level_security: bool = False
     driver: tuple[str, ...] = ()
     source: str = ""
@@ -112,6 +114,7 @@ def _ours(name: str, entry: dict[str, Any]) -> Backend:
         variables=tuple(Variable(*values) for values in entry["variables"]),
         url=entry.get("url", ""),
         ignore=tuple(entry["ignore"]),
+        steps=tuple(entry.get("steps", ())),
         row_level_security=entry.get("row_level_security", False),
         driver=tuple(entry["driver"]),
         source=entry["source"],

@@ -14,8 +14,8 @@ __all__ = ["find_secrets", "hide_secrets"]
 _HIDDEN = "•••"
 # Names of what is no secret by itself, and words that stand for a value that is yet to be given.
 _PLACEHOLDER = (
-    r"(?!(?:<|\?|-|\$|\{|%|\*|•|your|change|example|secret\b|password\b|none\b|null\b|true\b|false\b)"
-    r")"
+    r"(?!(?:<|\?|-|\$|\{|%|\*|•|your|change|example|secret\b|password\b|none\b|null\b|true\b|false\b"
+    r"|secretstr\b))"
 )
 _SHAPES = tuple(
     re.compile(pattern, re.IGNORECASE)

@@ -481,6 +481,8 @@ class _Planner:
             "`DATABASE_URL`, of the environment or of `.env`, say where it is; `.env.example` lists"
             " them.",
             "",
+            *(f"{number}. {step}" for number, step in enumerate(self.backend.steps, 1)),
+            *([""] if self.backend.steps else []),
             "```console",
             *([f"$ cp .env.example .env    # and fill in {', '.join(filled)}"] if filled else []),
             *(["$ docker compose up --detach --wait"] if "compose.yaml" in self.files else []),
