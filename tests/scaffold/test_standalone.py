@@ -14,9 +14,11 @@ from moorage import InstalledConnector, ScaffoldError
 from moorage.doctor import examine
 from moorage.scaffold.imports import arrange_imports
 from moorage.scaffold.standalone import place_of
-from tests.scaffold.projects import BACKENDS, make_plan, write
+from tests.fix_backend import Servers, new_database
+from tests.scaffold.projects import BACKENDS, make_plan, run, write
 from tests.scaffold.test_existing import ALEMBIC, LIFESPAN, make
 from tests.scaffold.test_init_command import init
+from tests.servers.server import Address
 
 LAYER = (
     "configuration/settings.py",
@@ -156,3 +158,43 @@ def test_imports_are_in_the_order_of_ruff(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+BEHIND_A_POOLER = """
+import asyncio
+import os
+
+from sqlalchemy import text
+
+from app.db.connectors import supabase
+from app.db.core import Database
+
+LOOK = "SELECT current_setting('statement_timeout'), count(*) FROM pg_prepared_statements"
+
+
+async def ask(database):
+    async with database.unit_of_work() as session:
+        await session.execute(text("SELECT 1"))
+        return tuple((await session.execute(text(LOOK))).one())
+
+
+async def main(port):
+    supabase._TRANSACTION_MODE_PORT = port
+    async with Database() as database:
+        return set(await asyncio.gather(*(ask(database) for _ in range(20))))
+
+
+print(asyncio.run(main(int(os.environ["DB_PORT"]))) == {("30s", 0)})
+print(max(prepared for _, prepared in asyncio.run(main(1))) > 0)
+"""
+
+
+def test_supabase_works_behind_its_pooler(
+    servers: Servers, poolers: dict[str, Address], tmp_path: Path
+) -> None:
+    """In transaction mode nothing is prepared, as it is elsewhere, and limits hold."""
+    folder, pooler = tmp_path / "shop", poolers["transaction"]
+    write(folder, backend="supabase", tool="uv", standalone=True, fastapi=False, example=False)
+    with new_database("postgres", servers, tmp_path) as direct:
+        database = {**direct, "type": "supabase", "host": pooler.host, "port": pooler.port}
+        assert run(folder, "-c", BEHIND_A_POOLER, database=database) == "True\nTrue\n"
