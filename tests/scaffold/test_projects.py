@@ -131,7 +131,8 @@ def try_out(
         alembic = ["-m", "alembic", "upgrade", "head"]
         run(folder, *(alembic if options["standalone"] else [*MOORAGE, "db", "upgrade"]), **where)
     if options["backend"] == "supabase" and has_tables:
-        expected = {"alembic_version"}
+        # moorage keeps the version table outside of what is served; Alembic alone does not.
+        expected = {"alembic_version"} if options["standalone"] else set()
         expected |= {"authors", "books"} if options["example"] else set()
         expected |= {"users"} if options["auth"] else set()
         assert protected(database) == expected
@@ -164,20 +165,6 @@ def install(folder: Path, tool: str, wheels: Path) -> str:
     uv("pip", "install", *place, *listed, folder=folder)
     share_bytecode(wheels.parent / "venv", python.parents[1])
     return str(python)
-
-
-def test_a_project_on_supabase_protects_its_tables(servers: Servers, tmp_path: Path) -> None:
-    """A project works on PostgreSQL with Supabase's roles; each table has a policy."""
-    with new_database("postgres", servers, tmp_path) as database:
-        asyncio.run(be_supabase(database))
-        options = {"backend": "supabase", "tool": "pip", **FEW[0]}
-        project = {**database, "type": "supabase"}
-        try_out(tmp_path / "shop", options, project)
-        run(tmp_path / "shop", *MOORAGE, "db", "upgrade", database=project)
-        protected = asyncio.run(rows(database, PROTECTED))
-    assert {tuple(row) for row in protected} == {
-        (name, True, 1) for name in ("authors", "books", "users")
-    }
 
 
 def uv(*arguments: str, folder: Path | None = None) -> None:

@@ -47,11 +47,9 @@ async def check_server(root: Path, connector: DBConnector, report: Report) -> Se
         except DatabaseError as error:
             report.add("C402", f"{type(error).__name__}: {error.args[0]}", fix=error.hint)
             return facts
-        if has_migrations:
-            return
         if Manifest.read(root).answers.get("standalone"):
             report.facts["migrations"] = "the project's own; it is asked by alembic check"
-        elif (root / "alembic.ini").is_file() and find_spec("alembic") is not None:
+        elif has_migrations:
             await _compare(root, database, report)
     return facts
 
