@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from moorage import Database, DatabaseError
+from moorage import ConnectionLostError, Database, DatabaseError
 from tests.chaos.conftest import no_open_transaction
 from tests.chaos.proxy import Fault, Proxy
 from tests.fix_backend import chosen_backends
@@ -56,6 +56,12 @@ async def database(through_proxy: DatabaseFactory, watcher: Database) -> Databas
     database = through_proxy(**LIMITS)
     await database.ping()
     return database
+
+
+def plain_engine(database: Database) -> AsyncEngine:
+    """Return SQLAlchemy's own engine on the same way to the server."""
+    url = database.connector.get_url()
+    return create_async_engine(url, connect_args={"ssl": False} if "asyncpg" in str(url) else {})
 
 
 async def stream(session: AsyncSession) -> None:
@@ -110,6 +116,46 @@ async def test_a_stalled_stream_ends(
         await database.ping()
 
 
+# More than the buffers between a server and a client hold, in pieces that come one by one.
+MANY_ROWS = text(
+    "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers"
+    " WHERE number < 300) SELECT number, REPEAT('x', 100000) FROM numbers"
+).execution_options(yield_per=5)
+
+
+async def read_into_the_hole(connection: AsyncConnection, proxy: Proxy) -> None:
+    """Read a long result, whose rows do not come any more once the first ones have."""
+    async with connection.stream(MANY_ROWS) as rows:
+        async for _ in rows:
+            proxy.is_black_hole = True
+
+
+async def test_a_black_hole_does_not_hold_a_stream(database: Database, proxy: Proxy) -> None:
+    """A stream ends when its next rows do not come, as a statement does without an answer."""
+    async with asyncio.timeout(HARD_SECONDS):
+        with pytest.raises(ConnectionLostError, match="no answer"):
+            async with database.engine.connect() as connection:
+                await read_into_the_hole(connection, proxy)
+        assert database.pool_statistics().in_use == 0
+        proxy.is_black_hole = False
+        await database.ping()
+
+
+async def test_a_black_hole_holds_a_stream_of_the_plain_engine(
+    database: Database, proxy: Proxy
+) -> None:
+    """Negative control: long after our deadline SQLAlchemy's own engine waits for the next rows."""
+    plain = plain_engine(database)
+    async with plain.connect() as connection:
+        waiting = asyncio.create_task(read_into_the_hole(connection, proxy))
+        done, _ = await asyncio.wait({waiting}, timeout=1.5)
+        assert not done
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await connection.invalidate()
+    await plain.dispose()
+
+
 async def test_a_black_hole_holds_nobody(
     through_proxy: DatabaseFactory, watcher: Database, proxy: Proxy
 ) -> None:
@@ -153,6 +199,7 @@ async def test_a_stall_holds_the_plain_engine(database: Database, proxy: Proxy) 
     url = database.connector.get_url()
     connect_args = WITHOUT_TLS.get(url.get_driver_name(), {})
     plain = create_async_engine(url, connect_args=connect_args)
+    plain = plain_engine(database)
     connection = await plain.connect()
     await connection.execute(text("SELECT 1"))
     proxy.arm(b"SELECT 2", "stall")

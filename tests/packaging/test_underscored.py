@@ -16,6 +16,7 @@ CALLED = {"_create_connection"}
 READ = {
     "_creator",
     "_dialect",
+    "_invalidate_time",
     "_invoke_creator",
     "_is_asyncio",
     "_orig_logging_name",

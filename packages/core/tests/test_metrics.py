@@ -65,6 +65,7 @@ def test_figures_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
         ("db.client.connection.count", "used"): 2,
         ("db.client.connection.count", "idle"): 3,
         ("db.client.connection.idle.max", ""): 10,
+        ("db.client.connection.idle.min", ""): 0,
         ("db.client.connection.max", ""): 30,
         ("db.client.connection.pending_requests", ""): 1,
         ("db.client.connection.timeouts", ""): 4,
@@ -72,6 +73,29 @@ def test_figures_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_engine", None)
     asyncio.run(database.dispose())
     assert collected(reader) == {}
+
+
+async def test_times_of_a_pool() -> None:
+    """How long opening, getting and using connections took is measured each time, in seconds."""
+    reader = InMemoryMetricReader()
+    settings = DatabaseSettings(host="h", name=":memory:", ssl_mode="disable", _env_file=None)
+    database = Database(connector=DuckConnector(settings))
+    observe_pool(database, meter_provider=MeterProvider([reader]))
+    async with database:
+        for _ in range(3):
+            await database.ping()
+        async with database.engine.connect(), database.engine.connect():
+            pass
+    data: Any = reader.get_metrics_data()
+    points = {
+        metric.name: (metric.unit, metric.data.data_points[0])
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+    counts = {name.rpartition(".")[2]: point.count for name, (_, point) in points.items()}
+    assert counts == {"create_time": 2, "wait_time": 5, "use_time": 5}
+    assert {unit for unit, _ in points.values()} == {"s"}
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,6 +205,7 @@ class MySQLConnector(DBConnector):
             await cursor.execute(
                 f"SET SESSION TRANSACTION ISOLATION LEVEL {self.options.isolation_level}"
             )
+        driver_connection.is_ready = True
 
     async def make_read_only(self, driver_connection: Any) -> None:
         """Make every transaction of the session READ ONLY, those of single statements included."""

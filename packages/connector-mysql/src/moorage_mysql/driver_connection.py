@@ -6,22 +6,32 @@ the path removes one bit from the greeting and reads along, the login included.
 
 The server says with each answer whether a transaction is open. aiomysql keeps that word where the
 answer has no rows, and drops it where it has some; an error says nothing of it.
+
+A statement whose task is cancelled is ended on the server as well.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aiomysql import Connection
 from pymysql.constants import CLIENT, SERVER_STATUS
 
-from moorage import Diagnosis
+from moorage import Diagnosis, wait_shielded
+from moorage_mysql.left_behind import PATIENCE_SECONDS, end_statement
 
 __all__ = ["connect"]
 
 
 class _DriverConnection(Connection):  # type: ignore[misc]  # aiomysql ships no types
     refusal: Diagnosis | None = None
+    open_another: Callable[[], Awaitable[Any]] | None = None
+    is_ready = False
+    """Whether it is set up, and what it runs is somebody's work."""
+
     # Whether the server's last answer told of the transaction.
     _is_told = False
 
@@ -33,9 +43,22 @@ class _DriverConnection(Connection):  # type: ignore[misc]  # aiomysql ships no 
 
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:
         self._is_told = False
-        found = await super().query(sql, unbuffered)
+        try:
+            found = await super().query(sql, unbuffered)
+        except asyncio.CancelledError:
+            await self._end_on_server(sql)
+            raise
         self._is_told = self._result.server_status is not None
         return found
+
+    async def _end_on_server(self, sql: Any) -> None:
+        self.close()
+        if self.open_another is None or not self.is_ready:
+            return
+        text = sql if isinstance(sql, str) else bytes(sql).decode("utf-8", "replace")
+        ending = asyncio.create_task(end_statement(self.open_another, self.thread_id(), text))
+        # It ends by itself before that; and who is cancelled once more waits all the same.
+        await wait_shielded(ending, 2 * PATIENCE_SECONDS)
 
     async def commit(self) -> None:
         self._is_told = False
@@ -70,5 +93,6 @@ async def connect(refusal: Diagnosis | None, **arguments: Any) -> Connection:
     """
     connection = _DriverConnection(**arguments)
     connection.refusal = refusal
+    connection.open_another = partial(connect, refusal, **arguments)
     await connection._connect()
     return connection

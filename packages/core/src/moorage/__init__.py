@@ -99,7 +99,13 @@ from moorage.errors import (
 )
 from moorage.hooks import Hook
 from moorage.identity import ADMIN, Admin, Identity
-from moorage.pool import enable_keepalive, note_descriptor, release_descriptor, work_name
+from moorage.pool import (
+    PoolObserver,
+    enable_keepalive,
+    note_descriptor,
+    release_descriptor,
+    work_name,
+)
 from moorage.registry import (
     InstalledConnector,
     get_connector,
@@ -202,6 +208,7 @@ __all__ = [
     "PendingMigrationsError",
     "PermissionDeniedError",
     "PoolExhaustedError",
+    "PoolObserver",
     "PoolStatistics",
     "PrePing",
     "ReadOnlyError",

@@ -20,7 +20,7 @@ from moorage.connector import DBConnector
 from moorage.engine import build_engine, unwanted_connections_closed
 from moorage.errors import DatabaseDisposedError, DatabaseError
 from moorage.identity import Admin, Identity
-from moorage.pool import LoopPool
+from moorage.pool import LoopPool, PoolObserver, leave_to_parent
 from moorage.reading import ReadSession, attach_read_rules, build_read_engine
 from moorage.registry import get_connector
 from moorage.session import GuardedSession, PromptSession
@@ -35,10 +35,6 @@ _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
 # How long cancelled tasks may take to give their connections back.
 _CANCEL_SECONDS = 2.0
-
-# Pools of the parent process, kept by a forked child until it ends: the finalizer of a driver's
-# connection would speak to the server, or take its socket out of the event loop of the parent.
-_left_to_the_parent: list[Pool] = []
 
 
 @dataclass(frozen=True)
@@ -93,6 +89,7 @@ class Database:
         self._read_engine: AsyncEngine | None = None
         self._read_sessionmaker: AsyncSessionMaker | None = None
         self._end: Literal["", "closing", "disposed"] = ""
+        self._observers: list[PoolObserver] = []
 
     def __repr__(self) -> str:
         return f"<Database {self._connector.name} {self.state}>"
@@ -131,6 +128,8 @@ class Database:
                 engine = build_engine(self._connector)
                 attach_read_rules(engine)
                 self._engine = engine
+                for observer in self._observers:
+                    self._tell(observer)
             return self._engine
 
     @property
@@ -269,6 +268,22 @@ class Database:
             timeouts=count["timeouts"],
         )
 
+    def observe_pool(self, observer: PoolObserver) -> None:
+        """
+        Tell ``observer`` how long opening, waiting for and using connections takes, from now on.
+
+        It is called in the way of the work, and must not wait. Pools that are not ours tell
+        nothing.
+        """
+        with self._lock:
+            self._observers.append(observer)
+            if self._engine is not None:
+                self._tell(observer)
+
+    def _tell(self, observer: PoolObserver) -> None:
+        if self._engine is not None and isinstance(self._engine.pool, LoopPool):
+            self._engine.pool.observe(observer)
+
     def _pools(self) -> list[Pool]:
         """Return the pool, and that of read sessions where they have one."""
         pools: list[Pool] = []
@@ -323,7 +338,8 @@ class Database:
         """
         self._end = "disposed"
         if self._engine is not None:
-            _left_to_the_parent.extend(self._pools())
+            for pool in self._pools():
+                leave_to_parent(pool)
             self._engine.sync_engine.dispose(close=False)
 
     async def __aenter__(self) -> Self:

@@ -1,20 +1,21 @@
 """
 The figures of a pool as OpenTelemetry metrics, under the names of its semantic conventions.
 
-Needs the extra ``otel``. Nothing is measured between two collections: what is told is
-:meth:`~moorage.Database.pool_statistics`, when the exporter asks for it.
+Needs the extra ``otel``. How many connections there are is asked when the exporter collects; how
+long it took to open, to get and to use one is measured each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moorage.database import Database, PoolStatistics
 from moorage.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.metrics import Histogram, MeterProvider
 
 __all__ = ["observe_pool"]
 
@@ -35,6 +36,12 @@ _CONNECTIONS: tuple[tuple[str, str, str, _Figures], ...] = (
         lambda pool: {None: pool.size},
     ),
     (
+        "db.client.connection.idle.min",
+        "{connection}",
+        "The number of idle connections that each event loop opens in advance.",
+        lambda pool: {None: 0},
+    ),
+    (
         "db.client.connection.max",
         "{connection}",
         "The maximum number of open connections of each event loop.",
@@ -47,6 +54,14 @@ _CONNECTIONS: tuple[tuple[str, str, str, _Figures], ...] = (
         lambda pool: {None: pool.waiting},
     ),
 )
+
+# In seconds, from a connection that is at hand to a pool that has run dry.
+_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
+_TIMES = {
+    "create": "The time it took to open a new connection.",
+    "wait": "The time it took to get an open connection from the pool.",
+    "use": "The time between taking a connection and giving it back.",
+}
 
 
 def observe_pool(
@@ -83,6 +98,16 @@ def observe_pool(
 
         return observe
 
+    create, wait, use = (
+        meter.create_histogram(
+            f"db.client.connection.{name}_time",
+            unit="s",
+            description=description,
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        for name, description in _TIMES.items()
+    )
+    database.observe_pool(_Times(create, wait, use, pool_name))
     for metric, unit, description, figures in _CONNECTIONS:
         meter.create_observable_up_down_counter(
             metric, [observations(figures)], unit=unit, description=description
@@ -93,6 +118,15 @@ def observe_pool(
         unit="{timeout}",
         description="How often somebody waited for a connection in vain.",
     )
+
+
+class _Times:
+    def __init__(
+        self, create: Histogram, wait: Histogram, use: Histogram, attributes: Mapping[str, str]
+    ) -> None:
+        self.created = partial(create.record, attributes=attributes)
+        self.waited = partial(wait.record, attributes=attributes)
+        self.used = partial(use.record, attributes=attributes)
 
 
 def _name(database: Database) -> str:

@@ -9,14 +9,18 @@ whether an idle one is still good; ``transport`` is the socket underneath.
 from moorage.pool.connecting import ConnectGate
 from moorage.pool.holders import takes_two, work_name
 from moorage.pool.liveness import attach_liveness
-from moorage.pool.loop_pool import LoopPool, pool_of_marked
+from moorage.pool.loop_pool import LoopPool, leave_to_parent, pool_of_marked
+from moorage.pool.place import CLOSED_BY_FORCE, PoolObserver
 from moorage.pool.transport import enable_keepalive, note_descriptor, release_descriptor
 
 __all__ = [
+    "CLOSED_BY_FORCE",
     "ConnectGate",
     "LoopPool",
+    "PoolObserver",
     "attach_liveness",
     "enable_keepalive",
+    "leave_to_parent",
     "note_descriptor",
     "pool_of_marked",
     "release_descriptor",

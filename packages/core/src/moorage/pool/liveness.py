@@ -15,7 +15,9 @@ from typing import Any
 
 from sqlalchemy import Engine, event, util
 from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import Dialect
 
+from moorage.pool.loop_pool import LoopPool
 from moorage.settings import DatabaseSettings
 
 __all__ = ["attach_liveness"]
@@ -40,16 +42,57 @@ def attach_liveness(
     """
     if settings.pool_pre_ping == "never":
         return
-    idle_limit = settings.pool_ping_idle_seconds if settings.pool_pre_ping == "idle" else 0.0
-    deadline = settings.connect_timeout_seconds
-    dialect = engine.dialect
+    liveness = _Liveness(engine.dialect, settings, is_closed, ping)
+    if isinstance(engine.pool, LoopPool):
+        engine.pool.death_of = liveness.death_of
+    else:
+        _attach_to_stranger(engine, liveness)
 
-    async def answers(connection: Any) -> None:
-        async with asyncio.timeout(deadline):
-            if ping is not None:
-                await ping(dialect.get_driver_connection(connection))
+
+class _Liveness:
+    def __init__(
+        self,
+        dialect: Dialect,
+        settings: DatabaseSettings,
+        is_closed: Callable[[Any], bool] | None,
+        ping: Callable[[Any], Awaitable[None]] | None,
+    ) -> None:
+        self._dialect = dialect
+        self._driver_connection_of = dialect.get_driver_connection
+        self._idle_limit = settings.pool_ping_idle_seconds
+        if settings.pool_pre_ping == "always":
+            self._idle_limit = 0.0
+        self._deadline = settings.connect_timeout_seconds
+        self._is_closed = is_closed
+        self._ping = ping
+
+    def death_of(self, connection: Any, idle_seconds: float) -> sa_exc.DisconnectionError | None:
+        """Return the pool's own word for "drop it and open another one", if that is to be done."""
+        is_closed = self._is_closed
+        if is_closed is not None and is_closed(self._driver_connection_of(connection)):
+            return sa_exc.DisconnectionError("the connection was closed while idle")
+        if idle_seconds < self._idle_limit:
+            return None
+        try:
+            util.await_only(self._answer(connection))
+        except (AttributeError, NameError, TypeError):
+            raise  # a mistake in the connector, which must not pass for a dead connection
+        except Exception as error:  # noqa: BLE001 (whatever it is, another one is opened)
+            death = sa_exc.DisconnectionError("the connection died while idle")
+            death.__cause__ = error
+            return death
+        return None
+
+    async def _answer(self, connection: Any) -> None:
+        async with asyncio.timeout(self._deadline):
+            if self._ping is not None:
+                await self._ping(self._driver_connection_of(connection))
             else:
-                await util.greenlet_spawn(dialect.do_ping, connection)
+                await util.greenlet_spawn(self._dialect.do_ping, connection)
+
+
+def _attach_to_stranger(engine: Engine, liveness: _Liveness) -> None:
+    """Check the connections of a pool that is not ours, which does not ask by itself."""
 
     @event.listens_for(engine, "checkin")
     def remember(connection: object, record: Any) -> None:
@@ -60,14 +103,5 @@ def attach_liveness(
         idle_since = record.info.get(_IDLE_SINCE)
         if idle_since is None:
             return  # it was opened a moment ago
-        if is_closed is not None and is_closed(dialect.get_driver_connection(connection)):
-            raise sa_exc.DisconnectionError("the connection was closed while idle")
-        if time.monotonic() - idle_since < idle_limit:
-            return
-        try:
-            util.await_only(answers(connection))
-        except (AttributeError, NameError, TypeError):
-            raise  # a mistake in the connector, which must not pass for a dead connection
-        except Exception as error:
-            # The pool's own word for "drop it and open another one".
-            raise sa_exc.DisconnectionError("the connection died while idle") from error
+        if (death := liveness.death_of(connection, time.monotonic() - idle_since)) is not None:
+            raise death

@@ -16,16 +16,18 @@ import asyncio
 import contextlib
 import os
 import threading
-import time
 import weakref
+from asyncio import current_task, get_running_loop
 from collections.abc import Callable
 from concurrent.futures import Future
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import util
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from sqlalchemy.util.concurrency import in_greenlet
 
+from moorage.deadline import within
 from moorage.pool.connecting import FirstConnection
 from moorage.pool.holders import stack_of_caller, warn_of_second, work_name
 from moorage.pool.place import (
@@ -35,12 +37,13 @@ from moorage.pool.place import (
     Figures,
     Place,
     PoolConnector,
+    PoolObserver,
     Terms,
     refusal,
 )
 from moorage.pool.transport import keep
 
-__all__ = ["LoopPool", "pool_of_marked"]
+__all__ = ["LoopPool", "leave_to_parent", "pool_of_marked"]
 
 _FIRST_PAUSE_SECONDS = 0.005
 
@@ -88,12 +91,16 @@ class LoopPool(Pool):
             connector=connector,
         )
         self._places: dict[int, Place] = {}  # by id of the loop, which a later one may have
+        self._latest: Place | None = None  # most often the one that is asked for
         self._lock = threading.Lock()
         self._first = FirstConnection()
         self._drain = Drain()
         self._figures = Figures()
+        self._observers = self._figures.observers
         self.translate: Callable[[Exception], Exception | None] = _as_it_is
         """What becomes of an error of opening a connection; set by the engine."""
+        self.death_of: Callable[[Any, float], Exception | None] | None = None
+        """Why a connection that idled for so long is not used again; set by the engine."""
         _pools.add(self)
 
     def size(self) -> int:
@@ -119,6 +126,10 @@ class LoopPool(Pool):
     def waiting(self) -> int:
         """Return how many wait for a connection, in all loops of this process."""
         return sum(len(place.waiters) for place in self._living_places())
+
+    def observe(self, observer: PoolObserver) -> None:
+        """Tell ``observer`` from now on how long things take, here and in pools made from this."""
+        self._observers.append(observer)
 
     def timeouts(self) -> int:
         """Return how often somebody waited for a connection in vain."""
@@ -153,22 +164,10 @@ class LoopPool(Pool):
         pool._first = self._first
         pool._drain = self._drain
         pool._figures = self._figures
+        pool._observers = self._observers
         pool.translate = self.translate
+        pool.death_of = self.death_of
         return pool
-
-    def connect(self) -> PoolProxiedConnection:
-        """
-        Return a connection, as every pool does.
-
-        What SQLAlchemy itself does with a new one fails here, and in the words of the driver.
-        """
-        try:
-            return Pool.connect(self)
-        except Exception as error:
-            translated = self.translate(error)
-            if translated is None:
-                raise
-            raise translated from error
 
     async def drain(self, seconds: float) -> int:
         """
@@ -216,7 +215,7 @@ class LoopPool(Pool):
     def leave_to_parent(self) -> None:
         """Let go, in a forked child, of the connections that the parent goes on using."""
         self._lock = threading.Lock()  # another thread of the parent may have held it
-        places, self._places = self._places, {}
+        places, self._places, self._latest = self._places, {}, None
         for place in places.values():
             place.let_go()
             keep(place)  # its generator would speak to the parent's loop
@@ -226,35 +225,47 @@ class LoopPool(Pool):
     def _do_get(self) -> ConnectionPoolEntry:
         if self._drain.refusing:
             raise refusal("a connection was asked for after its database had been disposed")
-        loop = asyncio.get_running_loop()
-        place = self._places.get(id(loop))
+        loop = get_running_loop()
+        place = self._latest
         if place is None or place.loop_or_none() is not loop:
-            place = self._new_place(loop)
-        task = asyncio.current_task(loop)
+            place = self._latest = self._place_of(loop)
+        task = current_task(loop)
         tasks = place.tasks
-        if task in tasks:
+        if tasks and task in tasks:
             warn_of_second(task)  # type: ignore[arg-type]  # None is never in there
-        idle = place.idle
-        # The one that was used last, unless others have waited longer.
-        record = idle.pop()[1] if idle and not place.waiters else self._wait_or_open(place)
-        now = time.monotonic()
-        stack = stack_of_caller() if place.debug else ""
-        place.holders[record] = (now, task, work_name.get(), stack)
+        asked = now = monotonic()
         if now >= place.next_expiry:
             place.age(now)
+        idle = place.idle
+        if idle and not place.waiters:  # else others have waited longer
+            since, record = idle.pop()  # the one that was used last
+            if (
+                self.death_of is not None
+                or place.too_old
+                or self._invalidate_time > record.starttime  # type: ignore[attr-defined]
+            ):
+                record = self._fit(place, record, now - since)
+        else:
+            record = self._wait_or_open(place)
+            now = monotonic()
+        if self._observers:
+            for observer in self._observers:
+                observer.waited(monotonic() - asked)
+        stack = stack_of_caller() if place.debug else ""
+        place.holders[record] = (now, task, work_name.get(), stack)
         if task is not None:
             tasks.add(task)
-        if place.hold_timer is None and self._terms.hold_warning_seconds:
-            place.watch_holders(self._terms.hold_warning_seconds)
+        if place.warns_holders and place.hold_timer is None:
+            place.watch_holders()
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         place: Place = record.record_info[PLACE]  # type: ignore[index]  # set by _wait_or_open
         try:
-            is_here = asyncio.get_running_loop() is place.loop_or_none()
+            loop = get_running_loop()
         except RuntimeError:
-            is_here = False
-        if is_here:
+            loop = None
+        if loop is not None and loop is place.loop_or_none():
             place.put(record)
             return
         # The collector found a session that nobody closed, in whatever thread it ran.
@@ -265,7 +276,27 @@ class LoopPool(Pool):
         if not place.reserve():
             record: ConnectionPoolEntry | None = util.await_only(place.wait())
             if record is not None:
+                return self._fit(place, record, 0.0)
+        return self._open_in(place)
+
+    def _fit(self, place: Place, record: ConnectionPoolEntry, idle: float) -> ConnectionPoolEntry:
+        """Return a connection that idled, or another one where it is dead or has had its time."""
+        try:
+            is_over = record in place.too_old or self._invalidate_time > record.starttime  # type: ignore[attr-defined]
+            death = None
+            if not is_over and self.death_of is not None:
+                death = self.death_of(record.dbapi_connection, idle)
+            if not is_over and death is None:
                 return record
+            record.invalidate(death)
+        except BaseException as error:
+            record.invalidate(error)
+            place.release()
+            raise
+        return self._open_in(place)
+
+    def _open_in(self, place: Place) -> ConnectionPoolEntry:
+        """Open a connection for which there is room."""
         try:
             record = self._open(place.loop)
         except BaseException:
@@ -277,15 +308,32 @@ class LoopPool(Pool):
     def _open(self, loop: asyncio.AbstractEventLoop) -> ConnectionPoolEntry:
         first = self._first
         if first.is_there:
-            return self._create_connection()
-        end = time.monotonic() + self._terms.wait_seconds
-        while not first.enter(loop) and time.monotonic() < end:
+            return self._create()
+        end = monotonic() + self._terms.wait_seconds
+        while not first.enter(loop) and monotonic() < end:
             util.await_only(asyncio.sleep(_FIRST_PAUSE_SECONDS))
         try:
-            record = self._create_connection()
+            record = self._create()
             first.is_there = True
         finally:
             first.leave()
+        return record
+
+    def _create(self) -> ConnectionPoolEntry:
+        # Connecting has a deadline; what SQLAlchemy asks of a new connection gets as long again.
+        connector = self._terms.connector
+        seconds = 2 * connector.settings.connect_timeout_seconds if connector else 0.0
+        begin = monotonic()
+        try:
+            record: ConnectionPoolEntry = within(seconds, self._create_connection)
+        except Exception as error:
+            # What SQLAlchemy itself does with it fails here, and in the words of the driver.
+            translated = self.translate(error)
+            if translated is None:
+                raise
+            raise translated from error
+        for observer in self._observers:
+            observer.created(monotonic() - begin)
         return record
 
     def _busy(self) -> int:
@@ -302,7 +350,10 @@ class LoopPool(Pool):
                     self._places.pop(key).let_go()
             return list(self._places.values())
 
-    def _new_place(self, loop: asyncio.AbstractEventLoop) -> Place:
+    def _place_of(self, loop: asyncio.AbstractEventLoop) -> Place:
+        place = self._places.get(id(loop))
+        if place is not None and place.loop_or_none() is loop:
+            return place
         self._living_places()
         with self._lock:
             place = self._places[id(loop)] = Place(loop, self._terms, self._drain, self._figures)
@@ -313,6 +364,8 @@ class LoopPool(Pool):
 def pool_of_marked(pool: Pool, mark: str) -> Pool:
     """Return an empty pool like ``pool``, whose entries have ``mark`` before they connect."""
     other = pool.recreate()
+    if isinstance(other, LoopPool):
+        other._figures = Figures(other._observers)  # it counts for itself
     open_connection = other._invoke_creator
 
     def open_marked(record: ConnectionPoolEntry) -> Any:
@@ -321,6 +374,14 @@ def pool_of_marked(pool: Pool, mark: str) -> Pool:
 
     other._creator = open_marked  # type: ignore[assignment]  # it takes the record
     return other
+
+
+def leave_to_parent(pool: Pool) -> None:
+    """Let go, in a forked child, of what the parent goes on using; of no avail to call it twice."""
+    if isinstance(pool, LoopPool):
+        pool.leave_to_parent()
+    else:
+        keep(pool)
 
 
 def _as_it_is(error: Exception) -> None:

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Protocol
 
 from sqlalchemy import exc as sa_exc
@@ -29,12 +30,14 @@ from moorage.settings import DatabaseSettings
 from moorage.shield import end_shielded
 
 __all__ = [
+    "CLOSED_BY_FORCE",
     "CLOSE_SECONDS",
     "PLACE",
     "Drain",
     "Figures",
     "Place",
     "PoolConnector",
+    "PoolObserver",
     "Terms",
     "refusal",
 ]
@@ -44,6 +47,9 @@ _Task = asyncio.Task[Any]
 # Keys in `ConnectionPoolEntry.record_info`.
 PLACE = "moorage_place"
 _LIFE_SECONDS = "moorage_life_seconds"
+CLOSED_BY_FORCE = "moorage_closed_by_force"
+"""Key in the ``info`` of a connection that the pool closed while somebody had it."""
+
 # How long a connection may take to close before it is told to stop, and then to obey.
 CLOSE_SECONDS = 3.0
 _GRACE_SECONDS = 1.0
@@ -104,10 +110,25 @@ class Terms:
                 self.connector.abandon(driver_connection)
 
 
-class Figures:
-    """What a pool counts; outlives ``recreate``."""
+class PoolObserver(Protocol):
+    """Who is told how long things took, in seconds."""
 
-    timeouts = 0
+    def created(self, seconds: float) -> None:
+        """Take note of the time that opening a connection took."""
+
+    def waited(self, seconds: float) -> None:
+        """Take note of the time between asking for a connection and having one."""
+
+    def used(self, seconds: float) -> None:
+        """Take note of the time between taking a connection and giving it back."""
+
+
+class Figures:
+    """What a pool counts, and who is told more; outlives ``recreate``."""
+
+    def __init__(self, observers: list[PoolObserver] | None = None) -> None:
+        self.timeouts = 0
+        self.observers: list[PoolObserver] = [] if observers is None else observers
 
 
 class Drain:
@@ -144,6 +165,8 @@ class Place:
         self._terms = terms
         self._drain = drain
         self._figures = figures
+        self._observers = figures.observers
+        self.warns_holders = terms.hold_warning_seconds > 0
         self._size = terms.size
         self._capacity = terms.capacity
         self.loop_or_none = weakref.ref(loop)
@@ -155,6 +178,7 @@ class Place:
         self.idle: deque[tuple[float, ConnectionPoolEntry]] = deque()
         self.waiters: deque[asyncio.Future[ConnectionPoolEntry | None]] = deque()
         self.next_expiry = math.inf
+        self.too_old: set[ConnectionPoolEntry] = set()
         self.hold_timer: asyncio.TimerHandle | None = None
         self._warned: set[ConnectionPoolEntry] = set()
         self._open = 0  # in use, idle, or being opened
@@ -198,6 +222,9 @@ class Place:
         holder = self.holders.pop(record, None)
         if holder is not None:
             self.tasks.discard(holder[1])
+            if self._observers:
+                for observer in self._observers:
+                    observer.used(monotonic() - holder[0])
         if record.dbapi_connection is None:
             self.release()
         elif self._closed:
@@ -207,7 +234,7 @@ class Place:
             else:
                 self._close_soon(record)
         elif not self.waiters or not self._hand_over(record):
-            self.idle.append((time.monotonic(), record))
+            self.idle.append((monotonic(), record))
             if self._open > self._size:
                 self._trim()
         if self._drain.refusing:
@@ -246,7 +273,7 @@ class Place:
         # With the timer of an earlier call it will come back anyway. Loops differ in what a timer
         # tells of itself, and in whether it may be early.
         while self._timer is None and self.idle and self._open > self._size:
-            rest = self.idle[0][0] + self._terms.surplus_seconds - time.monotonic()
+            rest = self.idle[0][0] + self._terms.surplus_seconds - monotonic()
             if rest > 0:
                 self._timer = self.loop.call_later(rest, self._come_back)
                 return
@@ -265,26 +292,28 @@ class Place:
         if (longest := self._terms.life_seconds) > 0:
             life = longest * random.uniform(_SHORTEST_LIFE, 1.0)
             info[_LIFE_SECONDS] = life
-            self.next_expiry = min(self.next_expiry, time.monotonic() + life)
+            self.next_expiry = min(self.next_expiry, monotonic() + life)
 
     def age(self, now: float) -> None:
         """Let those that are too old be replaced when they are used next."""
         self.next_expiry = math.inf
+        self.too_old = set()
         for record in (*(record for _, record in self.idle), *self.holders):
             info = record.record_info
             assert info is not None
             life: float = info.get(_LIFE_SECONDS, math.inf)
             rest = life - (time.time() - record.last_connect_time)  # type: ignore[attr-defined]
             if rest <= 0:
-                record.invalidate(soft=True)
-                rest = life
-            self.next_expiry = min(self.next_expiry, now + rest)
+                self.too_old.add(record)
+            else:
+                self.next_expiry = min(self.next_expiry, now + rest)
 
-    def watch_holders(self, limit: float) -> None:
-        """Warn, once, of each connection that is held for longer than ``limit`` seconds."""
+    def watch_holders(self) -> None:
+        """Warn, once, of each connection that is held for longer than the terms say."""
+        limit = self._terms.hold_warning_seconds
         self.hold_timer = None
         self._warned.intersection_update(self.holders)
-        now, rest = time.monotonic(), math.inf
+        now, rest = monotonic(), math.inf
         for record, holder in self.holders.items():
             if record in self._warned:
                 continue
@@ -294,7 +323,7 @@ class Place:
             else:
                 rest = min(rest, holder[0] + limit - now)
         if rest < math.inf and not self._closed:
-            self.hold_timer = self.loop.call_later(rest, self.watch_holders, limit)
+            self.hold_timer = self.loop.call_later(rest, self.watch_holders)
 
     def busy(self, me: _Task | None) -> int:
         """Return how many are in use or waited for by others than ``me``."""
@@ -357,7 +386,10 @@ class Place:
         closing.add_done_callback(self._closing.discard)
 
     async def _close(self, record: ConnectionPoolEntry, by_force: bool) -> None:
-        close = record.invalidate if by_force else record.close
+        close = record.close
+        if by_force:
+            close = record.invalidate
+            record.info[CLOSED_BY_FORCE] = True
         driver_connection = record.driver_connection
         closing = asyncio.create_task(util.greenlet_spawn(close))
         await end_shielded(closing, CLOSE_SECONDS, _GRACE_SECONDS)

@@ -1,0 +1,160 @@
+"""
+Deadlines for what is waited for inside SQLAlchemy's greenlet, at the cost of remembering them.
+
+``asyncio.timeout`` arms a timer and disarms it again for each wait, and most waits are over long
+before. Here a wait is noted and forgotten, and one timer per event loop comes by when the first
+of those that are noted could be over. What is late is cancelled, as ``asyncio.timeout`` does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from asyncio import current_task, get_running_loop
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+__all__ = ["Wait", "within"]
+
+
+class _Transaction(Protocol):
+    is_active: bool
+
+
+class Wait:
+    """
+    What one connection waits for: at most one answer at a time, in the loop that made this.
+
+    Attributes:
+        task: Who waits; ``None`` while nobody does, which whoever has the answer sets.
+        seconds: How long.
+        is_late: Whether the task was cancelled for it, and :meth:`end_late` has to follow.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cancelling",
+        "_clock",
+        "_deadline",
+        "_transaction",
+        "is_late",
+        "seconds",
+        "task",
+    )
+
+    def __init__(self) -> None:
+        loop = get_running_loop()
+        clock = _clocks.get(loop)
+        if clock is None:
+            clock = _clocks[loop] = _Clock()
+        clock.waits.add(self)
+        self._clock = clock
+        self.task: asyncio.Task[Any] | None = None
+        self.seconds = 0.0
+        self._deadline = math.inf
+        self._cancelling = 0
+        self.is_late = False
+        self._transaction: _Transaction | None = None
+
+    def begin(self, seconds: float, transaction: _Transaction | None = None) -> None:
+        """
+        Let the current task wait for at most ``seconds``; 0 is for ever.
+
+        Args:
+            seconds: From now on.
+            transaction: The wait is for its end, and over when it is not active any more.
+        """
+        task = current_task() if seconds else None
+        self.task = task
+        if task is None:
+            return
+        self.seconds = seconds
+        self._cancelling = task.cancelling()
+        self.is_late = False
+        self._transaction = transaction
+        deadline = self._deadline = monotonic() + seconds
+        if deadline < self._clock.next:
+            self._clock.come_back(deadline)
+
+    def end_late(self) -> bool:
+        """
+        End the wait behind an error, and return whether it is the deadline that was the reason.
+
+        The cancellation is taken back then, unless somebody else has cancelled the task as well.
+        """
+        task, self.task = self.task, None
+        if task is None or not self.is_late:
+            return False
+        self.is_late = False
+        return task.uncancel() <= self._cancelling
+
+    def check(self, now: float) -> float:
+        """Cancel who has waited for too long; return when that could be, and infinity for never."""
+        task = self.task
+        if task is None or self.is_late:
+            return math.inf
+        if self._transaction is not None and not self._transaction.is_active:
+            self.task = self._transaction = None
+            return math.inf
+        if self._deadline > now:
+            return self._deadline
+        self.is_late = True
+        task.cancel()
+        return math.inf
+
+
+class _Clock:
+    """The timer of one loop, for all waits in it."""
+
+    def __init__(self) -> None:
+        self.waits: WeakSet[Wait] = WeakSet()
+        self.next = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def come_back(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.next = at
+        self._timer = get_running_loop().call_later(max(at - monotonic(), 0.0), self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        self.next = math.inf
+        now = monotonic()
+        first = min((wait.check(now) for wait in self.waits), default=math.inf)
+        if first < math.inf:
+            self.come_back(first)
+
+
+# The loops of a forked child are others.
+_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clock] = WeakKeyDictionary()
+
+
+def within(
+    seconds: float, call: Callable[..., Any], *arguments: Any, wait: Wait | None = None
+) -> Any:
+    """
+    Call what waits inside SQLAlchemy's greenlet, for at most ``seconds``; 0 is for ever.
+
+    Args:
+        seconds: From now on.
+        call: What waits.
+        *arguments: Of the call.
+        wait: That of the connection, if there is one.
+
+    Raises:
+        TimeoutError: The time was over first.
+    """
+    if wait is None:
+        wait = Wait()
+    wait.begin(seconds)
+    try:
+        return call(*arguments)
+    except asyncio.CancelledError as error:
+        if wait.end_late():
+            raise TimeoutError(f"no answer from the server within {seconds:g} s") from error
+        raise
+    finally:
+        wait.task = None

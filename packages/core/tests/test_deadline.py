@@ -1,0 +1,117 @@
+"""Deadlines inside SQLAlchemy's greenlet end what is late, and nothing else."""
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from sqlalchemy import util
+
+from moorage.deadline import Wait, within
+
+SOON = 0.01
+NEVER = 3600.0
+
+
+class Transaction:
+    """A transaction that is open or not."""
+
+    def __init__(self) -> None:
+        self.is_active = True
+
+
+def wait_for(awaitable: Any, seconds: float) -> Any:
+    """Wait inside of a greenlet, with a deadline."""
+    return within(seconds, util.await_only, awaitable)
+
+
+async def test_what_is_late_times_out() -> None:
+    """A wait that is over its time raises TimeoutError, and its task is not cancelled any more."""
+    with pytest.raises(TimeoutError, match=r"within 0\.01 s"):
+        await util.greenlet_spawn(wait_for, asyncio.Event().wait(), SOON)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_what_comes_in_time_is_returned() -> None:
+    """An answer in time is returned, and the timer that comes by later cancels nobody."""
+    loop = asyncio.get_running_loop()
+    answer = loop.create_future()
+    loop.call_soon(answer.set_result, 42)
+    assert await util.greenlet_spawn(wait_for, answer, NEVER) == 42
+    wait = Wait()
+    wait.begin(SOON)
+    wait.task = None
+    await asyncio.sleep(3 * SOON)
+
+
+async def test_a_shorter_wait_does_not_wait_for_a_longer_one() -> None:
+    """The one timer of the loop comes by for the wait that is over first."""
+    longer = Wait()
+    longer.begin(NEVER)
+    with pytest.raises(TimeoutError):
+        await util.greenlet_spawn(wait_for, asyncio.Event().wait(), SOON)
+    longer.task = None
+
+
+async def test_a_cancellation_by_others_stays_one() -> None:
+    """Who is cancelled by somebody else, instead of by the deadline or before it, is told so."""
+    task = asyncio.create_task(util.greenlet_spawn(wait_for, asyncio.Event().wait(), NEVER))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+    async def cancelled_twice() -> bool:
+        me = asyncio.current_task()
+        assert me is not None
+        wait = Wait()
+        wait.begin(SOON)
+        me.cancel()
+        for _ in ("by itself", "by the deadline"):
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        return wait.end_late()
+
+    assert await asyncio.create_task(cancelled_twice()) is False
+
+
+async def test_a_wait_ends_with_its_transaction() -> None:
+    """A wait for the end of a transaction cancels nobody once that has ended."""
+    wait, transaction = Wait(), Transaction()
+    wait.begin(SOON, transaction)
+    transaction.is_active = False
+    await asyncio.sleep(3 * SOON)
+    assert wait.task is None
+    wait.begin(SOON, Transaction())
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    assert wait.end_late()
+
+
+async def test_no_limit_is_none() -> None:
+    """Zero seconds are for ever, and no timer is set."""
+    wait = Wait()
+    wait.begin(0.0)
+    assert wait.task is None
+    assert not wait.end_late()
+
+
+def test_a_loop_is_not_kept() -> None:
+    """Nothing of the deadlines keeps a loop that has ended."""
+    loop = asyncio.new_event_loop()
+
+    async def wait_in_vain() -> None:
+        with pytest.raises(TimeoutError):
+            await util.greenlet_spawn(wait_for, asyncio.Event().wait(), SOON)
+
+    loop.run_until_complete(wait_in_vain())
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop
+    asyncio.set_event_loop(None)
+    gc.collect()
+    assert gone() is None
