@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE_LAYERS = (
     {"_requirements"},
     {"address", "errors", "shield", "notes", "by_key"},
+    {"address", "errors", "shield", "notes", "deadline"},
     {"rows"},
     {"environment", "identity", "server_facts"},
     {"abilities"},

@@ -14,13 +14,6 @@ SOON = 0.01
 NEVER = 3600.0
 
 
-class Transaction:
-    """A transaction that is open or not."""
-
-    def __init__(self) -> None:
-        self.is_active = True
-
-
 def wait_for(awaitable: Any, seconds: float) -> Any:
     """Wait inside of a greenlet, with a deadline."""
     return within(seconds, util.await_only, awaitable)
@@ -77,19 +70,6 @@ async def test_a_cancellation_by_others_stays_one() -> None:
         return wait.end_late()
 
     assert await asyncio.create_task(cancelled_twice()) is False
-
-
-async def test_a_wait_ends_with_its_transaction() -> None:
-    """A wait for the end of a transaction cancels nobody once that has ended."""
-    wait, transaction = Wait(), Transaction()
-    wait.begin(SOON, transaction)
-    transaction.is_active = False
-    await asyncio.sleep(3 * SOON)
-    assert wait.task is None
-    wait.begin(SOON, Transaction())
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.Event().wait()
-    assert wait.end_late()
 
 
 async def test_no_limit_is_none() -> None:

@@ -122,6 +122,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.connector",
         "moorage.diagnosis",
         "moorage.database",
+        "moorage.deadline",
         "moorage.default",
         "moorage.engine",
         "moorage.environment",

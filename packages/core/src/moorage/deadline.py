@@ -13,14 +13,10 @@ import math
 from asyncio import current_task, get_running_loop
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 __all__ = ["Wait", "within"]
-
-
-class _Transaction(Protocol):
-    is_active: bool
 
 
 class Wait:
@@ -38,7 +34,6 @@ class Wait:
         "_cancelling",
         "_clock",
         "_deadline",
-        "_transaction",
         "is_late",
         "seconds",
         "task",
@@ -56,16 +51,9 @@ class Wait:
         self._deadline = math.inf
         self._cancelling = 0
         self.is_late = False
-        self._transaction: _Transaction | None = None
 
-    def begin(self, seconds: float, transaction: _Transaction | None = None) -> None:
-        """
-        Let the current task wait for at most ``seconds``; 0 is for ever.
-
-        Args:
-            seconds: From now on.
-            transaction: The wait is for its end, and over when it is not active any more.
-        """
+    def begin(self, seconds: float) -> None:
+        """Let the current task wait for at most ``seconds``; 0 is for ever."""
         task = current_task() if seconds else None
         self.task = task
         if task is None:
@@ -73,7 +61,6 @@ class Wait:
         self.seconds = seconds
         self._cancelling = task.cancelling()
         self.is_late = False
-        self._transaction = transaction
         deadline = self._deadline = monotonic() + seconds
         if deadline < self._clock.next:
             self._clock.come_back(deadline)
@@ -94,9 +81,6 @@ class Wait:
         """Cancel who has waited for too long; return when that could be, and infinity for never."""
         task = self.task
         if task is None or self.is_late:
-            return math.inf
-        if self._transaction is not None and not self._transaction.is_active:
-            self.task = self._transaction = None
             return math.inf
         if self._deadline > now:
             return self._deadline

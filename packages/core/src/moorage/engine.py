@@ -23,7 +23,7 @@ from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolResetState
 
-from moorage.answers import limit_answers
+from moorage.answers import Answers, limit_answers
 from moorage.connector import DBConnector, TransactionLimits
 from moorage.errors import (
     CommitOutcomeUnknownError,
@@ -73,7 +73,8 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     _connectors[sync_engine.dialect] = connector
     _attach_connect_step(sync_engine, connector)
     _attach_error_classes(sync_engine, connector)
-    _attach_reset(sync_engine, connector)
+    answers = limit_answers(sync_engine, connector)
+    _attach_reset(sync_engine, connector, answers)
     if isinstance(sync_engine.pool, LoopPool):
         sync_engine.pool.translate = functools.partial(_translate_checkout, connector, sync_engine)
     kind = type(connector)
@@ -83,7 +84,6 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
         is_closed=None if kind.is_closed is DBConnector.is_closed else connector.is_closed,
         ping=None if kind.ping is DBConnector.ping else connector.ping,
     )
-    limit_answers(sync_engine, connector)
     take_notes(sync_engine, keeps_time=_ends_idle_transactions(connector))
     return engine
 
@@ -247,7 +247,7 @@ def _outcome_unknown(connector: DBConnector, lost: DatabaseError) -> DatabaseErr
     return blend(diagnosis.to_error(lost.orig), lost)  # type: ignore[arg-type]  # it is blended
 
 
-def _attach_reset(engine: Engine, connector: DBConnector) -> None:
+def _attach_reset(engine: Engine, connector: DBConnector, answers: Answers) -> None:
     """
     Roll back what is open when a connection returns to the pool, and only that.
 
@@ -264,12 +264,15 @@ def _attach_reset(engine: Engine, connector: DBConnector) -> None:
         if driver_connection is None:
             return  # it was closed while it was in use
         is_open = connector.in_transaction(driver_connection)
+        was_reset = state.transaction_was_reset
+        if is_open is None and was_reset:
+            return
         # What a driver knows comes with the server's answers, and an error may not tell it.
         if is_open is False and not forget_failure(record.info):
             return
-        if not state.transaction_was_reset:
-            dialect.do_rollback(connection)
-        if connector.in_transaction(driver_connection):
+        if not was_reset:
+            answers.roll_back(connection, record.info)
+        if is_open is not None and connector.in_transaction(driver_connection):
             cursor = connection.cursor()
             try:
                 dialect.do_execute(cursor, "ROLLBACK", ())
