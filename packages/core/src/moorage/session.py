@@ -236,17 +236,15 @@ class GuardedSession(Session):
             self._leave()
 
     def _get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if (
-            self._gets_plainly
-            and len(args) == 2
-            and type(args[1]) in KEY_TYPES
-            and all(value is None or value is False or value is _NONE for value in kwargs.values())
-            and (plan := statement_by_key(args[0])) is not None
-        ):
-            mapper, statement = plan
-            if mapper.identity_key_from_primary_key((args[1],)) not in self.identity_map:
-                return self.execute(statement, {KEY: args[1]}).unique().scalars().one_or_none()
-        return super().get(*args, **kwargs)
+        if len(args) != 2 or type(args[1]) not in KEY_TYPES or not self._gets_plainly:
+            return super().get(*args, **kwargs)
+        for value in kwargs.values():
+            if value is not None and value is not False and value is not _NONE:
+                return super().get(*args, **kwargs)
+        plan = statement_by_key(args[0])
+        if plan is None or plan[0].identity_key_from_primary_key((args[1],)) in self.identity_map:
+            return super().get(*args, **kwargs)
+        return self.execute(plan[1], {KEY: args[1]}).unique().scalars().one_or_none()
 
     def _close_streams(self) -> None:
         # Some drivers take nothing from a connection, not even COMMIT, before they have had the
@@ -398,9 +396,11 @@ def uncommitted_changes(session: AsyncSession) -> str:
     if below.new or below.deleted or any(map(below.is_modified, below.dirty)):
         return "objects that were added, changed or deleted"
     connection = below._last_connection
-    if connection is None or not below.in_transaction() or connection.closed:
+    if connection is None or not below.in_transaction():
         return ""
-    has_written = notes_of(connection).writes > below._writes_before
+    if connection.closed or connection.invalidated:
+        return ""  # it is lost already
+    has_written = below.notes_on(connection).writes > below._writes_before
     return "statements that write" if has_written else ""
 
 
