@@ -94,15 +94,21 @@ def everybodys() -> FastAPI:
 
 def moorage() -> FastAPI:
     """Build it with moorage's dependencies."""
-    from moorage import Database, UnitOfWork
-    from moorage_fastapi import get_read_session, get_unit_of_work, lifespan
+    from moorage import Database
+    from moorage_fastapi import DBReadSession, DBUnitOfWork, lifespan
 
     app = FastAPI(lifespan=lifespan(Database(settings_of(PLACE))))
 
-    async def unit_session(unit: Annotated[UnitOfWork, Depends(get_unit_of_work)]) -> AsyncSession:
-        return unit.session
+    @app.get("/books/{key}")
+    async def get(key: int, session: DBReadSession) -> dict[str, Any]:
+        return answer(await session.get_one(Book, key))
 
-    return routes(app, Depends(get_read_session), Depends(unit_session), commits=False)
+    @app.post("/books/{key}")
+    async def post(key: int, unit: DBUnitOfWork) -> dict[str, int]:
+        unit.session.add(Book(**row(key)))
+        return {"id": key}
+
+    return app
 
 
 def advanced_alchemy() -> FastAPI:
