@@ -420,19 +420,26 @@ def test_the_page_on_fastapi_runs(tmp_path: Path) -> None:
     assert len(blocks) == 8
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_page_on_testing_runs(tmp_path: Path) -> None:
     """The tests of the page pass in a project, with the tables made as the page says."""
     page = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
-    line, schema, tests, server, suite = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    line, schema, tests, server, suite, factories = blocks
     package = tmp_path / "boats"
     package.mkdir()
     (package / "models.py").write_text(
-        "from moorage.models import Base, IntegerKey\n"
-        "from sqlalchemy.orm import Mapped\n"
-        "class Boat(IntegerKey, Base):\n"
+        "import enum, uuid\nfrom decimal import Decimal\nfrom typing import Any\n"
+        "from moorage.models import Base, IntegerKey, Timestamps, uuid7\n"
+        "from sqlalchemy.orm import Mapped, mapped_column as column\n"
+        "Rig = enum.Enum('Rig', {'SLOOP': 'one mast'})\n"
+        "class Boat(IntegerKey, Timestamps, Base):\n"
         "    __tablename__ = 'boats'\n"
-        "    name: Mapped[str]\n"
+        "    name: Mapped[str] = column(unique=True)\n"
+        "    price: Mapped[Decimal] = column(default=Decimal(1))\n"
+        "    rig: Mapped[Rig] = column(default=Rig.SLOOP)\n"
+        "    hull: Mapped[uuid.UUID] = column(default=uuid7)\n"
+        "    papers: Mapped[dict[str, Any]] = column(default=dict)\n"
     )
     (package / "service.py").write_text(
         "from boats.models import Boat\nfrom moorage import UnitOfWork\n"
@@ -455,4 +462,6 @@ def test_the_page_on_testing_runs(tmp_path: Path) -> None:
     (tmp_path / "test_migrations.py").write_text(suite)
     assert "5 passed" in run(tmp_path, "-m", "pytest", "-q", DB_NAME="app.db")
     (tmp_path / "conftest.py").write_text(line + schema + server)
-    assert "2 passed" in run(tmp_path, "-m", "pytest", "-q", "test_boats.py")
+    (tmp_path / "test_factories.py").write_text(f"import pytest\n{factories}")
+    run_of_three = ("test_boats.py", "test_factories.py")
+    assert "3 passed" in run(tmp_path, "-m", "pytest", "-q", *run_of_three)

@@ -100,7 +100,7 @@ def test_several_databases(
         f"{ini.read_text()}\n[analytics]\nscript_location = %(here)s/migrations\n"
         "path_separator = os\nprepend_sys_path = %(here)s\nsettings_prefix = ANALYTICS_DB_\n"
     )
-    assert moorage("revision", "-m", "first tables", "--database", "analytics")[0] == 0
+    assert moorage("revision", "--autogenerate", "-m", "first tables", "-d", "analytics")[0] == 0
     assert moorage("upgrade", "--database", "analytics")[1].endswith("1 revision applied")
     assert moorage("check", "-d", "analytics") == (0, "models and database agree")
     assert moorage("current")[0] == 1  # the other one is where it was, or out of reach

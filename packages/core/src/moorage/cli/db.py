@@ -67,7 +67,9 @@ def _add_files(db: typer.Typer, config: Any, database: Any, as_json: Any) -> Non
     @db.command()
     def revision(
         message: str = typer.Option(..., "--message", "-m", help="What it does."),
-        empty: bool = typer.Option(False, "--empty", help="Do not compare; write an empty one."),
+        autogenerate: bool = typer.Option(
+            True, "--autogenerate/--empty", help="Compare models and database, or write none."
+        ),
         head: str = typer.Option("head", help="What it comes after."),
         config: Path = config,
         database: str = database,
@@ -76,7 +78,10 @@ def _add_files(db: typer.Typer, config: Any, database: Any, as_json: Any) -> Non
         """Write a revision from the differences between models and database."""
         made = _await(
             lambda m: m.revision(
-                message, autogenerate=not empty, head=head, config=m.configuration(config, database)
+                message,
+                autogenerate=autogenerate,
+                head=head,
+                config=m.configuration(config, database),
             )
         )
         text = f"wrote {made.path}\nNext step: read it, then moorage db upgrade"

@@ -346,9 +346,10 @@ def _converted(given: Any, python: type[Any]) -> Any:
 
 def _python_type(column_type: TypeEngine[Any]) -> type[Any] | None:
     try:
-        return column_type.python_type
-    except NotImplementedError:
+        found = column_type.python_type
+    except NotImplementedError:  # as SQLAlchemy 2.0 says it; 2.1 says object
         return None
+    return None if found is object else found
 
 
 def _process(column_type: TypeEngine[Any]) -> Any:
