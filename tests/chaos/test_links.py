@@ -61,7 +61,7 @@ async def database(through_proxy: DatabaseFactory, watcher: Database) -> Databas
 def plain_engine(database: Database) -> AsyncEngine:
     """Return SQLAlchemy's own engine on the same way to the server."""
     url = database.connector.get_url()
-    return create_async_engine(url, connect_args={"ssl": False} if "asyncpg" in str(url) else {})
+    return create_async_engine(url, connect_args=WITHOUT_TLS.get(url.get_driver_name(), {}))
 
 
 async def stream(session: AsyncSession) -> None:
@@ -196,9 +196,6 @@ async def test_a_black_hole_does_not_hold_a_disposal(database: Database, proxy: 
 
 async def test_a_stall_holds_the_plain_engine(database: Database, proxy: Proxy) -> None:
     """Negative control: long after our deadline SQLAlchemy's own engine is still waiting."""
-    url = database.connector.get_url()
-    connect_args = WITHOUT_TLS.get(url.get_driver_name(), {})
-    plain = create_async_engine(url, connect_args=connect_args)
     plain = plain_engine(database)
     connection = await plain.connect()
     await connection.execute(text("SELECT 1"))

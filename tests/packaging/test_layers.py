@@ -21,8 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # package (migrations/, pool/) is one name. A new module has to be given its place here.
 CORE_LAYERS = (
     {"_requirements"},
-    {"address", "errors", "shield", "notes", "by_key"},
-    {"address", "errors", "shield", "notes", "deadline"},
+    {"address", "errors", "shield", "notes", "by_key", "deadline"},
     {"rows"},
     {"environment", "identity", "server_facts"},
     {"abilities"},

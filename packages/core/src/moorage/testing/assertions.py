@@ -14,7 +14,6 @@ from sqlalchemy.orm import ORMExecuteState, Session
 
 from moorage.database import Database
 from moorage.engine import connector_of
-from moorage.pool.holders import work_name
 from moorage.pool import work_name
 
 __all__ = ["QueryLog", "assert_queries", "no_lazy_loads", "no_leaks"]
