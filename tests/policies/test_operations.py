@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Connection, create_engine, select, text
+from sqlalchemy import Connection, MetaData, create_engine, select, text
 
 from moorage import Database, Identity, MigrationError, PermissionDeniedError, migrations
 from moorage_postgres.testing import assert_isolated, create_supabase_stand_in
@@ -207,6 +207,11 @@ async def test_tables_that_are_made_without_migrations(project: Database) -> Non
             ("notes", "authenticated"): {"SELECT", "INSERT", "UPDATE", "DELETE", "USAGE COUNTER"}
         }
         assert Revision(connection, metadata).differences == []
+        # A copy has no policies, and is shut.
+        connection.execute(text("CREATE SCHEMA tenant"))
+        metadata.tables["notes"].to_metadata(MetaData(), schema="tenant").create(connection)
+        is_on = "SELECT relrowsecurity FROM pg_class WHERE oid = 'tenant.notes'::regclass"
+        assert connection.scalar(text(is_on)) is True
         metadata.drop_all(connection)
         assert protection(connection)["switches"] == []
 

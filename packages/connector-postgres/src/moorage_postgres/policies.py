@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -92,7 +93,9 @@ def _attach(item: _Declaration, table: Any) -> None:
         )
     if table not in _declared:
         _declared[table] = Protection()
-        event.listen(table, "after_create", _shut)
+        # Copies of the table inherit this, but no declaration: they are shut, not open.
+        shut = partial(_shut, _declared[table])
+        event.listen(table, "after_create", shut, propagate=True)
     if table.metadata not in _watched:
         _watched.add(table.metadata)
         event.listen(table.metadata, "after_create", _open)
@@ -304,10 +307,9 @@ def _is_ours(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
-def _shut(table: Table, connection: Connection, **_: Any) -> None:
+def _shut(protection: Protection, table: Table, connection: Connection, **_: Any) -> None:
     """Give a table that was just made to those alone who are declared."""
-    protection = protection_of(table)
-    if protection is None or not _is_ours(connection):
+    if not _is_ours(connection):
         return
     name = ddl.qualified(table.name, table.schema)
     connection.execute(ddl.revoke_from_all(name))
