@@ -1,10 +1,6 @@
 """These tests are about one backend, and run on what stands in for a project of Supabase."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-from sqlalchemy import Connection
 
 from moorage import Database
 from moorage_postgres.testing import create_supabase_stand_in
@@ -31,7 +27,9 @@ async def project(database: Database) -> Database:
     return database
 
 
-async def within(database: Database, work: Callable[[Connection], Any]) -> Any:
-    """Do synchronous work on a connection, as migrations do, in one transaction."""
+@pytest.fixture
+async def either_project(database: Database, default_grants: bool) -> Database:
+    """Return the database of a new project, and then of an old one."""
     async with database.engine.begin() as connection:
-        return await connection.run_sync(work)
+        await create_supabase_stand_in(connection, default_grants=default_grants)
+    return database

@@ -6,18 +6,7 @@ from typing import Any
 
 from moorage import migrations
 from tests.migrations.project import Project
-
-IMPORTS = """
-import uuid
-from sqlalchemy import ForeignKey, Index, Integer, MetaData, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from moorage.models import Conventions, IntegerKey, UUIDKey
-from moorage_postgres import Grant, Policy, RowLevelSecurity, auth_users, own_rows
-
-
-class Base(Conventions, DeclarativeBase):
-    pass
-"""
+from tests.policies.revisions import MODELS
 
 
 class Harbour(Project):
@@ -31,14 +20,14 @@ class Harbour(Project):
         """Write the models anew."""
         (self.folder / "migrations/env.py").write_text(
             "from moorage import DatabaseSettings\nfrom moorage.migrations import run\n"
-            f"{IMPORTS}\n{dedent(models)}\n"
+            f"{MODELS}\n{dedent(models)}\n"
             f"settings = DatabaseSettings(**{ {**self.database, '_env_file': None}!r})\n"
             f"run(Base.metadata, settings=settings, {self.arguments})\n"
         )
 
-    async def migrate(self, message: str = "next") -> str:
+    async def migrate(self) -> str:
         """Write a revision for what is declared, apply it, and return its text."""
-        made = await migrations.revision(message, config=self.config)
+        made = await migrations.revision("next", config=self.config)
         await migrations.upgrade(config=self.config)
         return Path(made.path).read_text()
 

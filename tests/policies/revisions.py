@@ -1,5 +1,6 @@
 """What autogenerate writes for models, to be run at once on the same connection."""
 
+from collections.abc import Callable
 from textwrap import dedent
 from typing import Any
 
@@ -8,7 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection, MetaData, text
 
-from moorage import DatabaseSettings, get_connector
+from moorage import Database, DatabaseSettings, get_connector
 from moorage.migrations.rendering import describe, render_item
 from moorage_postgres import SupabaseConnector
 
@@ -80,6 +81,12 @@ class Revision:
         names: dict[str, Any] = {"op": Operations(self._context)}
         code = self.upgrade if code is None else dedent(code)
         exec(f"import sqlalchemy as sa\nimport moorage.models\n{code}", names)  # noqa: S102
+
+
+async def within(database: Database, work: Callable[[Connection], Any]) -> Any:
+    """Do synchronous work on a connection, as migrations do, in one transaction."""
+    async with database.engine.begin() as connection:
+        return await connection.run_sync(work)
 
 
 def migrate(connection: Connection, code: str) -> Revision:

@@ -6,8 +6,6 @@ import pytest
 from sqlalchemy import Connection, text
 
 from moorage import Database
-from moorage_postgres.testing import create_supabase_stand_in
-from tests.policies.conftest import within
 from tests.policies.revisions import (
     ALL,
     Revision,
@@ -16,6 +14,7 @@ from tests.policies.revisions import (
     protection,
     rights,
     supabase_options,
+    within,
 )
 
 TEAMS = """
@@ -76,14 +75,12 @@ OURS = {
 }
 
 
-async def test_the_database_gets_what_is_declared(database: Database, default_grants: bool) -> None:
+async def test_the_database_gets_what_is_declared(either_project: Database) -> None:
     """
     A revision makes what is declared, finds nothing afterwards, and can be undone and done again.
 
     Whatever a project's default privileges give away, each role may the same in the end.
     """
-    async with database.engine.begin() as connection:
-        await create_supabase_stand_in(connection, default_grants=default_grants)
 
     def work(connection: Connection) -> None:
         revision = migrate(connection, NOTES)
@@ -103,19 +100,16 @@ async def test_the_database_gets_what_is_declared(database: Database, default_gr
         assert protection(connection) == made
         assert Revision(connection, models(NOTES)).differences == []
 
-    await within(database, work)
+    await within(either_project, work)
 
 
 async def test_an_existing_table_gets_what_is_declared(
-    database: Database, default_grants: bool
+    either_project: Database, default_grants: bool
 ) -> None:
     """A table that was there before anything was declared ends with the rights of a new one."""
     plain = SIMPLE.replace("own_rows(", "Index(None, ").replace(
         "        Grant(", "        # Grant("
     )
-
-    async with database.engine.begin() as connection:
-        await create_supabase_stand_in(connection, default_grants=default_grants)
 
     def work(connection: Connection) -> None:
         migrate(connection, plain)
@@ -127,20 +121,20 @@ async def test_an_existing_table_gets_what_is_declared(
         found = {who: those & ALL for who, those in rights(connection).items()}
         assert found == {who: those & ALL for who, those in given.items()}
 
-    await within(database, work)
+    await within(either_project, work)
 
 
-async def test_naively_it_depends_on_the_project(database: Database, default_grants: bool) -> None:
+async def test_naively_it_depends_on_the_project(
+    either_project: Database, default_grants: bool
+) -> None:
     """Negative control: grants alone leave a table of an older project open to everybody."""
-    async with database.engine.begin() as connection:
-        await create_supabase_stand_in(connection, default_grants=default_grants)
 
     def work(connection: Connection) -> dict[tuple[str, str], set[str]]:
         connection.execute(text("CREATE TABLE notes (id SERIAL PRIMARY KEY)"))
         connection.execute(text("GRANT SELECT ON notes TO authenticated"))
         return rights(connection)
 
-    found = await within(database, work)
+    found = await within(either_project, work)
     assert (("notes", "anon") in found) is default_grants
 
 

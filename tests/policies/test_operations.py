@@ -14,9 +14,8 @@ from sqlalchemy import Connection, MetaData, create_engine, select, text
 from moorage import Database, Identity, MigrationError, PermissionDeniedError, migrations
 from moorage_postgres.testing import assert_isolated, create_supabase_stand_in
 from tests.fix_database import DatabaseFactory
-from tests.policies.conftest import within
 from tests.policies.harbour import Harbour
-from tests.policies.revisions import Revision, classes, migrate, models, protection, rights
+from tests.policies.revisions import Revision, classes, migrate, models, protection, rights, within
 
 BOATS = "op.create_table('boats', sa.Column('id', sa.Integer, primary_key=True))"
 FORTH_AND_BACK = [

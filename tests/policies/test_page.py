@@ -6,8 +6,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from moorage import Database
-from tests.policies.conftest import within
-from tests.policies.revisions import Revision, models, protection
+from tests.policies.revisions import Revision, models, protection, within
 
 PAGE = (Path(__file__).parents[2] / "docs/policies.md").read_text(encoding="utf-8")
 

@@ -9,9 +9,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from moorage import Database, migrations
-from tests.policies.conftest import within
 from tests.policies.harbour import Harbour
-from tests.policies.revisions import Revision, models, supabase_options
+from tests.policies.revisions import Revision, models, supabase_options, within
 
 OWNED = """
 class Boat(UUIDKey, Base):
