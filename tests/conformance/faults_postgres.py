@@ -381,6 +381,15 @@ class LosesOffsets(Fault, PostgresConnector):
         return engine
 
 
+class MakesOtherKeys(Fault, PostgresConnector):
+    """Takes any UUID of the server's for one that is ordered in time."""
+
+    noticed_by = frozenset({"test_keys_of_the_server_are_uuid7"})
+
+    def get_uuid7_function(self, dialect: Any) -> str:
+        return "gen_random_uuid()"
+
+
 class FailsOver(Fault, PostgresConnector):
     """Is right: hands the driver all hosts, of which it takes the first one that answers."""
 

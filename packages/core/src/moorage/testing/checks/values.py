@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, insert, select
+from sqlalchemy import Column, MetaData, Table, insert, select, text
 
 from moorage.bulk import bulk_insert
 from moorage.connector import OnConflict
@@ -76,6 +77,16 @@ class ValueChecks:
             async with database.session() as session:
                 found = {owner.id: owner.balance for owner in await owners(session)}
             assert found == {1: balance, 2: 0, 3: 8}
+
+    @check("get_uuid7_function: empty where the server has no UUIDv7", hook="get_uuid7_function")
+    async def test_keys_of_the_server_are_uuid7(self, database: Database) -> None:
+        """Where the server is said to make UUIDv7, it does, and another one each time."""
+        function = database.connector.get_uuid7_function(database.engine.dialect)
+        if function:
+            async with database.session() as session:
+                keys = [await session.scalar(text(f"SELECT {function}")) for _ in range(2)]
+            assert [uuid.UUID(str(key)).version for key in keys] == [7, 7]
+            assert keys[0] != keys[1]
 
     @check("server-side cursors of the driver (execution option stream_results)")
     async def test_rows_are_streamed(self, database: Database) -> None:
