@@ -42,8 +42,8 @@ class Answers:
 
     def __init__(self, engine: Engine, connector: DBConnector) -> None:
         settings = connector.settings
-        self.is_limited = connector.capabilities.networked and settings.answer_grace_seconds > 0
         self._grace = settings.answer_grace_seconds
+        self.is_limited: bool = connector.capabilities.networked and self._grace > 0
         self._statement = settings.statement_timeout_seconds
         self._least_commit = settings.commit_timeout_seconds
         self._usual = self._seconds(None)

@@ -47,10 +47,10 @@ class Wait:
         clock.waits.add(self)
         self._clock = clock
         self.task: asyncio.Task[Any] | None = None
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         self._deadline = math.inf
         self._cancelling = 0
-        self.is_late = False
+        self.is_late: bool = False
 
     def begin(self, seconds: float) -> None:
         """Let the current task wait for at most ``seconds``; 0 is for ever."""
@@ -94,7 +94,7 @@ class _Clock:
 
     def __init__(self) -> None:
         self.waits: WeakSet[Wait] = WeakSet()
-        self.next = math.inf
+        self.next: float = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def come_back(self, at: float) -> None:

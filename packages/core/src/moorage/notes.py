@@ -56,11 +56,11 @@ class Notes:
     )
 
     def __init__(self) -> None:
-        self.writes = 0
-        self.has_run_by_hand = False
-        self.statement_failed = False
-        self.is_bound = False
-        self.is_committing = False
+        self.writes: int = 0
+        self.has_run_by_hand: bool = False
+        self.statement_failed: bool = False
+        self.is_bound: bool = False
+        self.is_committing: bool = False
         self.last_statement: float | None = None
 
 

@@ -1,5 +1,5 @@
 """
-Fixtures for tests of applications: ``pytest_plugins = ["moorage_fastapi.fixtures"]``.
+Fixtures for tests of applications: ``pytest_plugins: list[str] = ["moorage_fastapi.fixtures"]``.
 
 They stand on those of ``moorage.testing.fixtures``, which come with them.
 """
@@ -17,7 +17,7 @@ from moorage_fastapi.testing import make_client, override_database
 
 __all__ = ["db_app", "db_client"]
 
-pytest_plugins = ["moorage.testing.fixtures"]
+pytest_plugins: list[str] = ["moorage.testing.fixtures"]
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ class Drain:
     """Whether a pool refuses, and who waits for what is still in use; outlives ``recreate``."""
 
     def __init__(self) -> None:
-        self.refusing = False
+        self.refusing: bool = False
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     async def wait(self, busy: Callable[[], int], seconds: float) -> int:
@@ -166,18 +166,18 @@ class Place:
         self._drain = drain
         self._figures = figures
         self._observers = figures.observers
-        self.warns_holders = terms.hold_warning_seconds > 0
+        self.warns_holders: bool = terms.hold_warning_seconds > 0
         self._size = terms.size
         self._capacity = terms.capacity
-        self.loop_or_none = weakref.ref(loop)
-        self.debug = loop.get_debug()
+        self.loop_or_none: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
+        self.debug: bool = loop.get_debug()
         # What `Holder` is made of; a plain tuple takes a fifth of the time.
         self.holders: dict[ConnectionPoolEntry, tuple[float, _Task | None, str | None, str]] = {}
         self.tasks: set[_Task | None] = set()  # without None
         # Oldest first, each with the time of its return.
         self.idle: deque[tuple[float, ConnectionPoolEntry]] = deque()
         self.waiters: deque[asyncio.Future[ConnectionPoolEntry | None]] = deque()
-        self.next_expiry = math.inf
+        self.next_expiry: float = math.inf
         self.too_old: set[ConnectionPoolEntry] = set()
         self.hold_timer: asyncio.TimerHandle | None = None
         self._warned: set[ConnectionPoolEntry] = set()

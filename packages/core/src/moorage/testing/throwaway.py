@@ -61,8 +61,8 @@ class ThrowawayServer:
     """
 
     def __init__(self, install: str, signal: str = "KILL") -> None:
-        self.password = secrets.token_urlsafe(16)
-        self.port = free_port()
+        self.password: str = secrets.token_urlsafe(16)
+        self.port: int = free_port()
         self._install = install
         self._signal = signal
         self._guard: subprocess.Popen[bytes] | None = None
@@ -70,7 +70,7 @@ class ThrowawayServer:
         self._uid = None if owner is None else owner.pw_uid
         self._gid = None if owner is None else owner.pw_gid
         self._groups: list[int] | None = None if owner is None else []
-        self.folder = Path(tempfile.mkdtemp(prefix="moorage-server-"))
+        self.folder: Path = Path(tempfile.mkdtemp(prefix="moorage-server-"))
         self._give(self.folder)
 
     def program(self, name: str, *folders: str | Path) -> str:
