@@ -49,6 +49,7 @@ class ReadSession(GuardedSession):
         connection = self._last_connection
         return super().closes_at_once() or (
             connection is not None
+            and not self._streams  # on some drivers, the rest of one has to be read
             and isinstance(connection.engine, _EngineWithOwnPool)
             and connection.engine.rests(connection)
         )
