@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import moorage.testing
-from moorage import Database, InsecureConnectionError
+from moorage import Database, InsecureConnectionError, TLSState
 from moorage_postgres import PostgresConnector
 from tests.fix_database import DatabaseFactory
 from tests.servers.postgres import CERTIFICATES
@@ -36,14 +36,14 @@ def connect(make_database: DatabaseFactory, tls_server: Address, driver: str) ->
     return make
 
 
-async def is_encrypted(database: Database) -> bool:
-    """Return whether the connection to the server is, as its driver says."""
+async def tls_of(database: Database) -> TLSState:
+    """Return how the connection to the server is encrypted, as its driver says."""
     async with database.engine.connect() as connection:
         assert await connection.scalar(text("SELECT 1")) == 1
         raw = await connection.get_raw_connection()
         connector = database.connector
         assert isinstance(connector, PostgresConnector)
-        return connector.driver.is_encrypted(raw.driver_connection)
+        return connector.driver.tls_of(raw.driver_connection)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,17 @@ async def is_encrypted(database: Database) -> bool:
 )
 async def test_the_right_authority_passes(connect: DatabaseFactory, host: str, mode: str) -> None:
     """A server that shows a certificate of the given authority is spoken to, encrypted."""
-    assert await is_encrypted(connect(host=host, ssl_mode=mode, ssl_ca=CA))
+    found = await tls_of(connect(host=host, ssl_mode=mode, ssl_ca=CA))
+    assert found.protocol.startswith("TLS")
+    assert found.proof == ("host name" if mode == "verify-full" else "authority")
 
 
 @pytest.mark.parametrize("mode", ["require", "prefer"])
 async def test_modes_that_prove_nothing(connect: DatabaseFactory, mode: str) -> None:
     """`require` and `prefer` encrypt, and ask nobody who answers."""
-    assert await is_encrypted(connect(host=WRONG_NAME, ssl_mode=mode))
+    found = await tls_of(connect(host=WRONG_NAME, ssl_mode=mode))
+    assert found.protocol.startswith("TLS")
+    assert found.proof == ""
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,21 @@ def too_old(module: str, name: str = "_OLDEST") -> Callable[[Place], None]:
     return lambda place: place.monkeypatch.setattr(f"{module}.examination.{name}", (99,))
 
 
+def on_psycopg(plant: Callable[[Place], None]) -> Callable[[Place], None]:
+    """Return a fault that is looked for by the other driver."""
+
+    def both(place: Place) -> None:
+        place.set(postgres_driver="psycopg")
+        plant(place)
+
+    return both
+
+
+def go_through(mode: Mode) -> Callable[[Place], None]:
+    """Return a fault that is a pooler which nobody told of."""
+    return lambda place: place.go_through(mode)
+
+
 def say_session_to_transactions(place: Place) -> None:
     """Take a pooler that shares connections out for one that keeps them."""
     place.go_through("transaction")
@@ -228,8 +243,9 @@ SERVER_FAULTS: dict[str, tuple[str, str, Callable[[Place], None]]] = {
     "an old server": ("C406", "postgres", too_old("moorage_postgres")),
     "an old MariaDB": ("C406", "mysql", too_old("moorage_mysql", "_OLDEST_MARIADB")),
     "an old library": ("C406", "sqlite", too_old("moorage_sqlite")),
-    "a pooler that nobody told of": ("C407", "postgres", lambda p: p.go_through("transaction")),
-    "one that keeps connections": ("C407", "postgres", lambda p: p.go_through("session")),
+    "a pooler that nobody told of": ("C407", "postgres", go_through("transaction")),
+    "the same, on psycopg": ("C407", "postgres", on_psycopg(go_through("transaction"))),
+    "one that keeps connections": ("C407", "postgres", go_through("session")),
     "one of another mode": ("C407", "postgres", say_session_to_transactions),
     "a superuser": ("C408", "postgres", statement(POLICIES.format(whose=""))),
     "an owner": ("C408", "postgres", own_the_tables),
@@ -324,8 +340,10 @@ def test_what_proves_the_server_is_told(go: Callable[[str], Place]) -> None:
     assert told.startswith("TLSv1.")
     assert told.endswith("the certificate was verified (authority and host name)")
     assert report.facts["encryption at the server"].startswith("none")
-    place.set(ssl_mode="verify-ca")
-    assert place.examine().findings == []
+    place.set(ssl_mode="verify-ca", postgres_driver="psycopg")
+    report = place.examine()
+    assert report.findings == []
+    assert report.facts["encryption"] == "TLS, the certificate was verified (authority)"
     place.set(ssl_mode="require", ssl_ca="")
     assert place.examine().facts["encryption"].endswith("the certificate was not verified")
 

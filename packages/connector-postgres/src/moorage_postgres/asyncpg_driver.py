@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from operator import length_hint
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import asyncpg
 from sqlalchemy import Engine
@@ -22,6 +21,7 @@ from moorage import (
     DataError,
     InsecureConnectionError,
     StalePlanError,
+    TLSState,
     effective_ssl_mode,
     enable_keepalive,
     make_ssl_context,
@@ -37,6 +37,12 @@ __all__ = ["AsyncpgDriver"]
 _OURS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.exceptions.OutdatedSchemaCacheError)
 _LINE = re.compile(r"^COPY .*, line (\d+)")
+# Nothing is prepared that another process could take for its own.
+_UNNAMED: Final[Mapping[str, Any]] = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
 
 
 class AsyncpgDriver(Driver):
@@ -62,12 +68,7 @@ class AsyncpgDriver(Driver):
         if pooler == "direct":
             arguments["server_settings"].update(parameters)
         elif pooler == "transaction":
-            arguments.update(
-                statement_cache_size=0,
-                prepared_statement_cache_size=0,
-                prepared_statement_name_func=_no_name,
-                connection_class=_pooled(parameters),
-            )
+            arguments.update(_UNNAMED, connection_class=_pooled(parameters))
         return {"connect_args": arguments}
 
     def attach(self, engine: Engine, settings: DatabaseSettings) -> None:
@@ -116,10 +117,19 @@ class AsyncpgDriver(Driver):
         # By this asyncpg knows a connection that is closed; its finalizer complains of others.
         driver_connection._aborted = True
 
-    def is_encrypted(self, driver_connection: Any) -> bool:
+    def log_in_plainly(self, arguments: dict[str, Any]) -> None:
+        """Leave the parameters of the session out, and prepare nothing."""
+        told = arguments.get("server_settings", {})
+        plain = {name: told[name] for name in ("application_name",) if name in told}
+        arguments.update(_UNNAMED, server_settings=plain)
+
+    def process_of(self, driver_connection: Any) -> int:
+        """Return what asyncpg would send with a request to cancel."""
+        return int(driver_connection.get_server_pid())
+
+    def tls_of(self, driver_connection: Any) -> TLSState:
         """Return what the transport says."""
-        found = driver_connection._transport.get_extra_info("ssl_object")
-        return isinstance(found, ssl.SSLObject)
+        return TLSState.of(driver_connection._transport.get_extra_info("ssl_object"))
 
     def read_error(self, error: BaseException, *, connecting: bool) -> Report | None:
         """Read an error of asyncpg, or of SQLAlchemy's adapter around it."""
@@ -189,10 +199,6 @@ def _ssl(settings: DatabaseSettings) -> Any:
     if mode == "prefer":
         return "prefer"  # only by this word does asyncpg go on without TLS
     return make_ssl_context(settings, mode)
-
-
-def _no_name() -> str:
-    return ""
 
 
 def _any_name() -> str | None:

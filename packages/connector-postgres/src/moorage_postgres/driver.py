@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from moorage import BulkLoad, DatabaseError, DatabaseSettings, MissingExtraError
+from moorage import BulkLoad, DatabaseError, DatabaseSettings, MissingExtraError, TLSState
 from moorage_postgres.options import PostgresOptions
 from moorage_postgres.poolers import PoolerMode
 
@@ -109,8 +109,16 @@ class Driver(ABC):
         """Let go of a connection without a word to the server."""
 
     @abstractmethod
-    def is_encrypted(self, driver_connection: Any) -> bool:
-        """Return whether what is sent is encrypted."""
+    def log_in_plainly(self, arguments: dict[str, Any]) -> None:
+        """Change ``connect_args`` so that any pooler takes them, and no statement gets a name."""
+
+    @abstractmethod
+    def process_of(self, driver_connection: Any) -> int:
+        """Return the process of the server that serves a connection, as the login named it."""
+
+    @abstractmethod
+    def tls_of(self, driver_connection: Any) -> TLSState:
+        """Return how a connection is encrypted, and what that proved."""
 
     @abstractmethod
     def read_error(self, error: BaseException, *, connecting: bool) -> Report | None:

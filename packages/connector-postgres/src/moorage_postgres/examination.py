@@ -11,7 +11,7 @@ import asyncio
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import RowMapping, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -21,6 +21,7 @@ from moorage_postgres.poolers import PoolerMode
 
 if TYPE_CHECKING:
     from moorage_postgres.connector import PostgresConnector
+    from moorage_postgres.driver import Driver
 
 __all__ = ["examine_server"]
 
@@ -47,8 +48,7 @@ _QUESTION: Final = text(
         worker.rolname AS worker,
         worker.rolsuper AS is_superuser,
         worker.rolbypassrls AS bypasses,
-        s.ssl AS is_encrypted,
-        s.version AS protocol
+        s.ssl AS is_encrypted
     FROM pg_database AS d
     JOIN pg_roles AS login ON login.rolname = session_user
     JOIN pg_roles AS worker ON worker.rolname = current_user
@@ -80,7 +80,7 @@ async def examine_server(connector: PostgresConnector, engine: AsyncEngine) -> S
         return ServerFacts("PostgreSQL behind a pooler", faults=(fault,))
     async with engine.connect() as connection:
         said = (await connection.execute(_QUESTION)).mappings().one()
-        tls = await _tls(connector, connection, said["protocol"])
+        tls = await _tls(connector, connection)
         faults = [_encoding_fault(said), await _policies_fault(connector, connection, said)]
     limit, limited_by = _limit(said)
     return ServerFacts(
@@ -101,12 +101,12 @@ async def _find_pooler(connector: PostgresConnector) -> PoolerMode:
     """Return what is in between, by statements that are right whatever it is."""
     careful = copy.copy(connector)
     careful.create_engine = partial(  # type: ignore[method-assign]  # of this copy alone
-        _plain_engine, careful.create_engine
+        _plain_engine, careful.create_engine, connector.driver
     )
     careful.pooler = "direct"  # nothing is set on a connection that may be somebody else's
     careful.settings = connector.settings.replaced("examination", pool_size=2, max_overflow=0)
     async with Database(connector=careful) as database, database.engine.connect() as one:
-        told = _process_of_login((await one.get_raw_connection()).driver_connection)
+        told = connector.driver.process_of((await one.get_raw_connection()).driver_connection)
         process = await _process(one)
         await one.rollback()
         if process == told:
@@ -117,30 +117,15 @@ async def _find_pooler(connector: PostgresConnector) -> PoolerMode:
             return "transaction" if await _are_shared(one, other) else "session"
 
 
-def _plain_engine(create_engine: Callable[[], AsyncEngine]) -> AsyncEngine:
+def _plain_engine(create_engine: Callable[[], AsyncEngine], driver: Driver) -> AsyncEngine:
     """Return an engine that asks at the login for nothing a pooler refuses, and names nothing."""
     engine = create_engine()
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def say_less(dialect: object, record: object, cargs: object, cparams: dict[str, Any]) -> None:
-        if "options" in cparams:  # libpq's word for what asyncpg calls server_settings
-            cparams.update(options="", prepare_threshold=None)
-            return
-        named = cparams.get("server_settings", {}).get("application_name", "moorage")
-        cparams.update(
-            server_settings={"application_name": named},
-            statement_cache_size=0,
-            prepared_statement_cache_size=0,
-            prepared_statement_name_func=lambda: "",
-        )
+        driver.log_in_plainly(cparams)
 
     return engine
-
-
-def _process_of_login(driver_connection: Any) -> int:
-    if hasattr(driver_connection, "pgconn"):
-        return int(driver_connection.pgconn.backend_pid)
-    return int(driver_connection.get_server_pid())
 
 
 async def _process(connection: AsyncConnection) -> int:
@@ -212,23 +197,11 @@ async def _policies_fault(
     )
 
 
-async def _tls(
-    connector: PostgresConnector, connection: AsyncConnection, protocol: str | None
-) -> TLSState | None:
+async def _tls(connector: PostgresConnector, connection: AsyncConnection) -> TLSState | None:
     if connector.settings.hosts[0].is_socket:
         return None
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    if not hasattr(driver, "pgconn"):
-        return TLSState.of(driver._transport.get_extra_info("ssl_object"))
-    if not driver.pgconn.ssl_in_use:
-        return TLSState()
-    # libpq does not say what it verified, and connects only if it did what this word asks for.
-    asked = next(o.val for o in driver.pgconn.info if o.keyword == b"sslmode")
-    proofs: dict[bytes, Literal["authority", "host name"]] = {
-        b"verify-ca": "authority",
-        b"verify-full": "host name",
-    }
-    return TLSState(protocol or "TLS", proofs.get(asked, ""))
+    raw = await connection.get_raw_connection()
+    return connector.driver.tls_of(raw.driver_connection)
 
 
 def _limit(said: RowMapping) -> tuple[int, str]:

@@ -9,7 +9,7 @@ import select
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from operator import length_hint
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import psycopg
 from psycopg import generators, pq, sql
@@ -25,6 +25,7 @@ from moorage import (
     DataError,
     InsecureConnectionError,
     StalePlanError,
+    TLSState,
     effective_ssl_mode,
     make_ssl_context,
     release_descriptor,
@@ -39,6 +40,10 @@ _IDLE: Final = pq.TransactionStatus.IDLE
 _UNKNOWN: Final = pq.TransactionStatus.UNKNOWN
 _LINE = re.compile(r"^COPY .*, line (\d+)")
 _PROBES: Final = 3
+_PROOFS: Final[Mapping[bytes | None, Literal["authority", "host name"]]] = {
+    b"verify-ca": "authority",
+    b"verify-full": "host name",
+}
 # The last words of a server that ended a connection, and then its end.
 _MOST_READS: Final = 4
 
@@ -148,9 +153,20 @@ class PsycopgDriver(Driver):
         if not driver_connection.closed:
             release_descriptor(driver_connection.fileno())
 
-    def is_encrypted(self, driver_connection: Any) -> bool:
-        """Return what libpq says."""
-        return bool(driver_connection.pgconn.ssl_in_use)
+    def log_in_plainly(self, arguments: dict[str, Any]) -> None:
+        """Leave the parameters of the session out, and prepare nothing."""
+        arguments.update(options="", prepare_threshold=None)
+
+    def process_of(self, driver_connection: Any) -> int:
+        """Return what libpq would send with a request to cancel."""
+        return int(driver_connection.pgconn.backend_pid)
+
+    def tls_of(self, driver_connection: Any) -> TLSState:
+        """Return what libpq was asked for: it has connected, so that it was proved."""
+        if not driver_connection.pgconn.ssl_in_use:
+            return TLSState()
+        mode = next(one.val for one in driver_connection.pgconn.info if one.keyword == b"sslmode")
+        return TLSState("TLS", _PROOFS.get(mode, ""))
 
     def read_error(self, error: BaseException, *, connecting: bool) -> Report | None:
         """Read an error of psycopg."""
