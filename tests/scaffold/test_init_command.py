@@ -334,3 +334,13 @@ def test_secrets_are_told_by_their_shape(text: str, is_secret: bool) -> None:
     """What looks like a secret is found and hidden; placeholders and code are not."""
     assert bool(list(find_secrets(text))) is is_secret
     assert (hide_secrets(text) != text) is is_secret
+
+
+def test_a_section_of_unknown_origin_is_theirs(project: Path) -> None:
+    """A section between our marks that no run remembers is kept as it is."""
+    readme, path = project / "README.md", project / MANIFEST
+    readme.write_text(readme.read_text().replace("## Database", "## Our database"))
+    manifest = json.loads(path.read_text())
+    del manifest["files"]["README.md#moorage"]
+    path.write_text(json.dumps(manifest))
+    assert make_plan(project).kept == {"README.md": "you changed our section"}

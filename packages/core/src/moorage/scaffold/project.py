@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,12 +14,14 @@ from moorage.scaffold import standalone
 from moorage.scaffold.adoption import Note, adoption_notes, to_markdown
 from moorage.scaffold.backends import Backend, Variable, find_backend
 from moorage.scaffold.changes import MANIFEST, Change, Manifest, digest, read_text
+from moorage.scaffold.dependencies import development, requirements
 from moorage.scaffold.discovery import Found
 from moorage.scaffold.imports import arrange_imports
 from moorage.scaffold.questions import Answers
 from moorage.scaffold.rendering import render
 from moorage.scaffold.requirements import add_to_pyproject, add_to_requirements
 from moorage.scaffold.section import Section
+from moorage.scaffold.steps import Steps
 from moorage.settings import DatabaseSettings
 
 __all__ = ["ProjectPlan", "plan_project"]
@@ -30,13 +31,6 @@ _SESSION = "session.py"
 _FIRST = "0001_first_tables.py"
 # What a database has run already is not written anew.
 _NEXT_REVISION = 'for tables that are new, moorage db revision -m "what it does"'
-_RUNNERS = {"uv": "uv run ", "poetry": "poetry run ", "pdm": "pdm run ", "hatch": "hatch run "}
-_INSTALLERS = {
-    "uv": "uv sync",
-    "poetry": "poetry install",
-    "pdm": "pdm install",
-    "hatch": "hatch env create",
-}
 
 
 @dataclass(frozen=True)
@@ -122,6 +116,7 @@ class _Planner:
         self.has_alembic = not self.found.alembic or "alembic.ini" in self.manifest.files
         self.has_main = answers.fastapi and self._is_ours_or_free("main.py")
         self.migrations = self._migrations_folder()
+        self.steps = Steps(self.found, answers, self.app if self.has_main else None)
         writer = "unit: DBUnitOfWork" if answers.unit_of_work else "session: DBSession"
         is_unit = answers.unit_of_work or not answers.standalone
         self.values = {
@@ -253,13 +248,13 @@ class _Planner:
             changes=tuple(changes),
             kept=self.kept,
             notes=tuple(notes),
-            requirements=tuple(self._requirements()),
-            development=tuple(self._development()),
+            requirements=tuple(requirements(self.backend, self.answers)),
+            development=tuple(development(self.answers)),
             variables=tuple(one for one in self._variables() if one.is_to_fill_in),
             modules=(f"{self.db}.models", *([f"{self.app}main"] if self.has_main else [])),
             layer=f"{self.db}.core" if self.answers.standalone else "moorage",
             source=self.source,
-            commands=tuple(self._commands()),
+            commands=self.steps.commands(),
         )
 
     # -- files that are ours
@@ -359,37 +354,13 @@ class _Planner:
 
     # -- files that belong to somebody, of which some lines are ours
 
-    def _requirements(self) -> list[str]:
-        from moorage import __version__
-
-        backend = self.backend
-        if self.answers.standalone:
-            requirements = standalone.requirements(backend, self.answers)
-            return [*requirements, *self._further()]
-        extras = ["migrations", *(["fastapi"] if self.answers.fastapi else [])]
-        extras += [backend.requirement] if backend.is_extra else []
-        requirements = [f"moorage[{','.join(sorted(extras))}]>={__version__},<1"]
-        requirements += [] if backend.is_extra else [backend.requirement]
-        return [*requirements, *self._further()]
-
-    def _further(self) -> list[str]:
-        server = ["uvicorn>=0.38"] if self.answers.fastapi else []
-        return [*server, *(["pwdlib[argon2]>=0.3"] if self.answers.auth else [])]
-
-    def _development(self) -> list[str]:
-        client = ["httpx>=0.28"] if self.answers.fastapi else []
-        from moorage import __version__
-
-        ours = [] if self.answers.standalone else [f"moorage[cli]>={__version__},<1"]
-        return [*ours, "pytest>=8.3", "pytest-asyncio>=1", *client]
-
     def _add_dependencies(self) -> None:
         root, tool = self.found.root, self.answers.tool
         listed = self.found.dependency_file
         if listed == "requirements.txt" or (tool == "pip" and not listed):
             for name, wanted in (
-                ("requirements.txt", self._requirements()),
-                ("requirements-dev.txt", self._development()),
+                ("requirements.txt", requirements(self.backend, self.answers)),
+                ("requirements-dev.txt", development(self.answers)),
             ):
                 before = read_text(root / name) or ""
                 self.edits[name] = add_to_requirements(before, wanted)
@@ -397,8 +368,8 @@ class _Planner:
         self.edits["pyproject.toml"] = add_to_pyproject(
             read_text(root / "pyproject.toml") or "",
             tool,
-            self._requirements(),
-            self._development(),
+            requirements(self.backend, self.answers),
+            development(self.answers),
             name=_project_name(root),
             package=self.package or ".",
         )
@@ -463,16 +434,15 @@ class _Planner:
         )
         if kept:
             self.kept["README.md"] = kept
-            self.section_digest = {_SECTION: self.manifest.files[_SECTION]}
+            written = self.manifest.files.get(_SECTION)
+            self.section_digest = {} if written is None else {_SECTION: written}
         else:
             self.edits["README.md"] = after
             self.section_digest = {_SECTION: section.digest}
 
     def _section(self) -> list[str]:
         filled = [one.name for one in self._variables() if one.is_to_fill_in]
-        run, is_own = self._runner(), self.answers.standalone
-        revise = "alembic revision --autogenerate" if is_own else "moorage db revision"
-        upgrade = "alembic upgrade head" if is_own else "moorage db upgrade"
+        steps, is_own = self.steps, self.answers.standalone
         return [
             "## Database",
             "",
@@ -486,47 +456,14 @@ class _Planner:
             "```console",
             *([f"$ cp .env.example .env    # and fill in {', '.join(filled)}"] if filled else []),
             *(["$ docker compose up --detach --wait"] if "compose.yaml" in self.files else []),
-            *(f"$ {command}" for command in self._commands()),
+            *(f"$ {command}" for command in self.steps.commands()),
             "```",
             "",
             f"Models are in `{self._in_package(self.folder)}/models.py`; after a change of them:"
-            f" `{run}{revise}",
-            f'-m "what it does"`, then `{run}{upgrade}`.',
-            *([f"Rows to begin with: `{run}{self._seed()}`."] if self.answers.example else []),
+            f" `{steps.revise}",
+            f'-m "what it does"`, then `{steps.upgrade}`.',
+            *([f"Rows to begin with: `{steps.seed}`."] if self.answers.example else []),
         ]
-
-    def _seed(self) -> str:
-        return "moorage db seed --env dev" if self.values["seeding"] else "python seeds/books.py"
-
-    # -- what comes next
-
-    def _runner(self) -> str:
-        is_listed_plainly = self.found.dependency_file == "requirements.txt"
-        return "" if is_listed_plainly else _RUNNERS.get(self.answers.tool, "")
-
-    def _commands(self) -> list[str]:
-        tool, run = self.answers.tool, self._runner()
-        if run:
-            install = _INSTALLERS[tool]
-        elif self.found.dependency_file == "pyproject.toml":
-            install = "pip install --group dev --editable ."
-        else:
-            install = "pip install -r requirements.txt -r requirements-dev.txt"
-        migrate = "alembic upgrade head" if self.answers.standalone else "moorage db upgrade"
-        upgrade = f"{run}{migrate}"
-        return [install, upgrade, f"{run}{self._last_command()}"]
-
-    def _last_command(self) -> str:
-        folder = f" --app-dir {self.source}" if self.source else ""
-        if self.has_main:
-            return f"uvicorn{folder} {self.app}main:app --reload"
-        if self.answers.fastapi and self.found.applications:
-            one = self.found.applications[0]
-            module = one.path.removeprefix(f"{self.source}/" if self.source else "")
-            module = module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-            name = f"{one.factory} --factory" if one.factory else one.name
-            return f"uvicorn{folder} {shlex.quote(module)}:{name} --reload"
-        return "python -m pytest tests/database"
 
 
 def _title(root: Path) -> str:

@@ -12,10 +12,8 @@ import re
 from moorage.scaffold.backends import Backend
 from moorage.scaffold.questions import Answers
 
-__all__ = ["layer_templates", "place_of", "requirements", "rewritten", "rewritten_line"]
+__all__ = ["layer_templates", "place_of", "rewritten", "rewritten_line"]
 
-# SQLAlchemy's floors are ours; an extra of moorage would say the same.
-_NEEDS = ("alembic>=1.16", "pydantic-settings>=2.12", "sqlalchemy[asyncio]>=2.0.58,<2.2")
 _CONFIGURATION = frozenset({"DatabaseSettings", "DatabaseType", "SSLMode"})
 _UNIT_OF_WORK = frozenset({"CommitOutcome", "UnitOfWork"})
 _MODULES = {"moorage.models": "columns", "moorage.migrations": "migrations"}
@@ -29,12 +27,6 @@ def layer_templates(backend: Backend, answers: Answers) -> list[str]:
     parts += ["unit-of-work"] if answers.unit_of_work else []
     parts += ["fastapi"] if answers.fastapi else []
     return [f"standalone/{part}" for part in parts]
-
-
-def requirements(backend: Backend, answers: Answers) -> list[str]:
-    """Return what the layer depends on."""
-    framework = ["fastapi>=0.123"] if answers.fastapi else []
-    return sorted([*_NEEDS, *backend.driver, *framework], key=str.lower)
 
 
 def place_of(module: str, name: str, db: str) -> str:
