@@ -103,6 +103,7 @@ def plan_of(package: str) -> list[tuple[str, str, int]]:
         ("db downgrade", "base", 0),
         ("db current", "", 1),
         ("doctor", "", 1),
+        ("supabase lint", "", 1),  # this is another database
         ("db init", "", 0),
     ]
 
