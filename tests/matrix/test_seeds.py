@@ -235,8 +235,10 @@ async def test_production_has_to_be_named(tables: Database) -> None:
     results = await run_seeds("prod", seeds=[everywhere, dev, production], database=tables)
     assert [one.state for one in results] == ["skipped", "skipped", "committed"]
     assert ran == ["production"]
-    await run_seeds("staging", seeds=[everywhere, dev, production], database=tables)
-    assert ran == ["production", "everywhere"]
+    twice = [everywhere, noting("everywhere", "staging"), dev, production]
+    results = await run_seeds("staging", seeds=twice, database=tables)
+    assert ran == ["production", "everywhere", "everywhere"]
+    assert [one.name for one in results] == ["dev", "production", "everywhere", "everywhere"]
 
 
 WRONG = """tables:

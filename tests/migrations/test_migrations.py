@@ -169,7 +169,10 @@ async def test_the_plain_alembic_command_takes_the_same_lock(
     database: Database,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """`alembic upgrade head` works in the project, and waits where `moorage db upgrade` would."""
+    """
+    `alembic upgrade head` works in the project, waits where `moorage db upgrade` would, and tells
+    an error of ours as its own, with the next step and without a traceback.
+    """
     project = Project(tmp_path / "project", fresh_database, arguments="wait_seconds=0.2")
     project.revision("a1", BOATS)
     config = ["-c", str(project.config)]
@@ -177,6 +180,8 @@ async def test_the_plain_alembic_command_takes_the_same_lock(
         with pytest.raises(SystemExit):
             await asyncio.to_thread(main, [*config, "upgrade", "head"])
     assert "another process has been migrating" in caplog.text
+    assert "Next step: " in caplog.text
+    assert "Traceback" not in caplog.text
     await asyncio.to_thread(main, [*config, "upgrade", "head"])
     assert await tables(database) == {"boats"}
 
@@ -448,17 +453,3 @@ def test_what_is_written_into_a_project(tmp_path: Path) -> None:
         migrations.init(tmp_path)
     with pytest.raises(MigrationError, match="does not name a base"):
         migrations.init(tmp_path / "other", metadata="boats")
-
-
-def test_alembic_prints_our_errors_as_its_own(tmp_path: Path) -> None:
-    """Alembic's own command ends with one message and its next step, and without a traceback."""
-    project = Project(tmp_path / "project", {"type": "no_such_backend"})
-    (project.folder / "migrations/env.py").write_text(
-        "import sqlalchemy\nfrom moorage.migrations import run\nrun(sqlalchemy.MetaData())\n"
-    )
-    done = project.run("alembic", "upgrade", "head", check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode != 0
-    assert "FAILED: there is no connector 'no_such_backend'" in said
-    assert "Next step: " in said
-    assert "Traceback" not in said

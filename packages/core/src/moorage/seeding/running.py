@@ -61,10 +61,11 @@ async def run_seeds(
     report: Callable[[str], None] = logger.info,
 ) -> list[SeedResult]:
     """
-    Run the seeds that are for an environment, in their order, and return what became of each.
+    Run the seeds of an environment in their order, and return what became of each.
 
     All of them are found and checked before the first one runs. One that fails is rolled back;
-    those before it stay, and the next run finds them done.
+    those before it stay, and the next run finds them done. The answer begins with those that are
+    not for the environment.
 
     Args:
         environment: Where this is, as ``dev``. In ``production`` (``prod``, ``live``) only seeds
@@ -91,10 +92,11 @@ async def run_seeds(
             hint=f"say so in those that belong there: environments=[{environment!r}]",
         )
     used = database if database is not None else get_database()
-    results: dict[str, SeedResult] = {one.name: SeedResult(one.name, "skipped") for one in found}
+    results: list[SeedResult] = []
     for one in found:
         if one not in chosen:
             report(f"{one.name}: not for {environment}")
+            results.append(SeedResult(one.name, "skipped"))
     async with _sessions(used, dry_run) as session_of_one:
         for number, one in enumerate(chosen, 1):
             report(f"{one.name}: running ({number} of {len(chosen)})")
@@ -106,9 +108,9 @@ async def run_seeds(
                 report(f"{one.name}: failed and rolled back; {kept} before it stay")
                 raise
             state: Literal["committed", "rolled back"] = "rolled back" if dry_run else "committed"
-            results[one.name] = SeedResult(one.name, state, **vars(tally))
+            results.append(SeedResult(one.name, state, **vars(tally)))
             report(f"{one.name}: {tally}{', rolled back' if dry_run else ''}")
-    return list(results.values())
+    return results
 
 
 @asynccontextmanager
