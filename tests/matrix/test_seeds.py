@@ -148,6 +148,18 @@ def a_row(name: str, **values: Any) -> dict[str, Any]:
     return {**usual, **values}
 
 
+async def test_replicas_that_seed_at_once_agree(tables: Database) -> None:
+    """Whoever finds a row missing that another one inserts meanwhile goes on without an error."""
+    rows = [a_row(f"boat {number}") for number in range(40)]
+
+    async def replica() -> None:
+        async with tables.unit_of_work() as session:
+            await upsert(session, Boat, rows, key="name")
+
+    await asyncio.gather(*(replica() for _ in range(4)))
+    assert len(await content(tables)) == 40
+
+
 async def test_what_differs_is_updated(tables: Database) -> None:
     """Of rows that are there only those are written that differ, with their `updated_at`."""
     rows = [a_row(f"boat {number:03}") for number in range(250)]
