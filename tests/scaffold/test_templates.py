@@ -68,9 +68,15 @@ def test_projects_have_types(scale: Scale, tmp_path: Path) -> None:
         run(folder, "-m", "mypy", "--strict", *cache, "app", "tests", "alembic")
 
 
-@pytest.mark.parametrize("standalone", [False, True], ids=["moorage", "standalone"])
-def test_a_new_revision_is_sorted(standalone: bool, tmp_path: Path) -> None:
+@pytest.mark.scaled
+def test_a_new_revision_is_sorted(scale: Scale, tmp_path: Path) -> None:
     """What autogenerate imports stands where ruff wants it, in a folder called alembic as well."""
+    for standalone in (True, False)[: scale(small=1, full=2)]:
+        revise(tmp_path / str(standalone), standalone=standalone)
+
+
+def revise(tmp_path: Path, *, standalone: bool) -> None:
+    """Add a model to a project, and let Alembic write and apply the revision."""
     folder, database = tmp_path / "shop", {"type": "sqlite", "name": "app.db"}
     write(folder, backend="sqlite", tool="uv", standalone=standalone, fastapi=False, example=False)
     models = folder / "app/db/models.py"

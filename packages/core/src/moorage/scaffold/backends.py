@@ -51,6 +51,7 @@ class Backend:
         driver: What a layer without moorage needs; empty where there is no such layer.
         source: The templates of that layer's connector.
         connector: Its class.
+        schemes: What a URL may begin with there.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Backend:
     driver: tuple[str, ...] = ()
     source: str = ""
     connector: str = ""
+    schemes: tuple[str, ...] = ()
 
 
 def known_backends() -> dict[str, Backend]:
@@ -119,6 +121,7 @@ def _ours(name: str, entry: dict[str, Any]) -> Backend:
         driver=tuple(entry["driver"]),
         source=entry["source"],
         connector=entry["connector"],
+        schemes=tuple(entry["schemes"]),
     )
 
 

@@ -134,6 +134,7 @@ class _Planner:
             "store": "flush" if answers.unit_of_work else "commit",
             "begin": f"database.{'unit_of_work' if is_unit else 'sessionmaker.begin'}()",
             "connector": self.backend.connector,
+            "schemes": self.backend.schemes,
             "backend_title": self.backend.title,
             "seeding": not answers.standalone,
         }
