@@ -65,7 +65,8 @@ def test_projects_have_types(scale: Scale, tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         write(folder, **{"tool": "pip", "layout": "package", **options})
         cache = ["--cache-dir", str(tmp_path / "cache")]
-        run(folder, "-m", "mypy", "--strict", *cache, "app", "tests", "alembic")
+        source = [name for name in ("app", "tests", "alembic", "seeds") if (folder / name).is_dir()]
+        run(folder, "-m", "mypy", "--strict", *cache, *source)
 
 
 @pytest.mark.scaled
