@@ -13,9 +13,11 @@ import pytest
 from moorage import CONTRACT_VERSION, Capabilities, DBConnector, abilities
 from moorage.abilities import (
     BindsIdentities,
+    ExaminesServer,
     LintsMigrations,
     LocksMigrations,
     ManagesStorage,
+    ShapesMigrations,
     SuspendsForeignKeys,
     TellsWrites,
 )
@@ -56,6 +58,7 @@ ABILITIES = {
         "unlock_migrations": "(self, connection)",
     },
     LintsMigrations: {"lint_migrations": "(self, scripts)"},
+    ShapesMigrations: {"get_migration_options": "(self, given, connection)"},
     BindsIdentities: {
         "requires_identity": "(self)",
         "check_identity": "(self, identity)",
@@ -67,6 +70,7 @@ ABILITIES = {
         "find_orphans": "(self, connection)",
     },
     TellsWrites: {"has_written": "(self, connection)"},
+    ExaminesServer: {"examine_server": "(self, engine)"},
 }
 ATTRIBUTES = {
     "contract": 1,
