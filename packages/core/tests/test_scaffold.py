@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from moorage import MissingExtraError, ScaffoldError, __version__
 from moorage.cli import make_app
+from moorage.scaffold import rendering
 from moorage.scaffold.connector import plan_connector, render_connector
 from moorage.scaffold.rendering import write_new_folder
 
@@ -120,5 +121,6 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_without_jinja_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Templates need the extra `cli`, and say how to get it."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
+    rendering._templates.cache_clear()  # another test may have rendered them
     with pytest.raises(MissingExtraError, match=r"moorage\[cli\]"):
         render_connector(plan_connector("heron"))
