@@ -66,7 +66,7 @@ async def named_statements(pooled: dict[str, Any]) -> list[int]:
 
 
 @pytest.mark.scaled
-@pytest.mark.parametrize(("driver", "most"), [("asyncpg", 500), ("psycopg", 50)])
+@pytest.mark.parametrize(("driver", "most"), [("asyncpg", 500), ("psycopg", 20)])
 async def test_rows_are_ones_own(
     pooled: dict[str, Any], scale: Scale, driver: str, most: int
 ) -> None:
