@@ -97,6 +97,7 @@ def plan_of(package: str) -> list[tuple[str, str, int]]:
         ("db sql", "", 0),
         ("db lint", "", 1),  # there is nothing that it knows of this backend
         ("db seed", "--env dev", 0),
+        ("supabase lint", "", 1),  # it is none of its databases
         ("doctor", "", 0),
         ("db revision", "-m more --empty", 0),
         ("db stamp", "head", 0),
@@ -168,7 +169,7 @@ FAILURES = [
     "connector new Heron",
     *(f"db {name}" for name in ("upgrade", "downgrade base", "current", "heads", "history")),
     *(f"db {name}" for name in ("check", "sql", "stamp head", "revision -m more", "init .")),
-    *("db lint", "db seed --env dev"),
+    *("db lint", "db seed --env dev", "supabase lint"),
 ]
 
 

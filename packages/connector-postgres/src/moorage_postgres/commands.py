@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from moorage import (
-    Database,
-    DatabaseSettings,
-    MoorageError,
-    SettingsError,
-    get_connector,
-)
+from moorage import Database, DatabaseSettings, SettingsError, get_connector
 from moorage_postgres.connector import PostgresConnector
 from moorage_postgres.exposure import (
     ROLES,
@@ -66,10 +59,7 @@ def supabase() -> typer.Typer:
         """Look for what the API gives away, and for what it cannot work with."""
         if fail_on not in {*_SEVERITIES, "never"}:
             raise typer.BadParameter(f"--fail-on is one of {levels}")
-        try:
-            served, found = asyncio.run(_look(prefix, schema or None, role))
-        except MoorageError as error:
-            _fail(error, as_json=as_json)
+        served, found = asyncio.run(_look(prefix, schema or None, role))
         if as_json:
             print(json.dumps(_data(served, found), indent=2))
         else:
@@ -107,13 +97,3 @@ def _data(schemas: Sequence[str], found: Sequence[ExposureFinding]) -> dict[str,
         {**asdict(finding), "severity": finding.severity, "why": finding.why} for finding in found
     ]
     return {"is_clean": not found, "schemas": list(schemas), "findings": findings}
-
-
-def _fail(error: MoorageError, *, as_json: bool) -> NoReturn:
-    import typer
-
-    if as_json:
-        print(json.dumps({"error": str(error.args[0]), "hint": error.hint}, indent=2))
-    else:
-        print(f"error: {error}", file=sys.stderr)
-    raise typer.Exit(1)

@@ -3,7 +3,7 @@ Groups of commands that other distributions contribute.
 
 A distribution publishes a function under the entry point group ``moorage.commands``; the name of
 the entry point is that of the group, as in ``moorage duck``. The function takes nothing and returns
-a ``typer.Typer``.
+a ``typer.Typer``. Errors of moorage that its commands raise are told like those of any command.
 """
 
 from __future__ import annotations
