@@ -1,34 +1,76 @@
 """The connector passes the suite of all connectors through a pooler in transaction mode too."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
 import pytest
 
-from moorage import DatabaseSettings
+from moorage import (
+    Database,
+    DatabaseError,
+    DatabaseSettings,
+    Identity,
+    StalePlanError,
+    TooManyConnectionsError,
+)
 from moorage.testing import ConnectorSuite
+from moorage_postgres.provocations import PROVOCATIONS
 
 
-class TestPooledConformance(ConnectorSuite):
-    """All checks of the suite, on connections that are ours for a transaction only."""
+def past_the_pooler(
+    provoke: Callable[[Database], Awaitable[object]],
+) -> Callable[[Database], Awaitable[object]]:
+    """Return what brings about on the server itself what a pooler would keep from happening."""
+
+    async def provoke_directly(database: Database) -> None:
+        async with Database(database.settings.direct()) as direct:
+            await provoke(direct)
+
+    return provoke_directly
+
+
+class PooledSuite(ConnectorSuite):
+    """What holds for each driver."""
+
+    __test__ = False
 
     expected_failures: ClassVar[Mapping[str, str]] = {
         "test_one_at_a_time_migrates": "the lock needs a session of the server, and is refused",
     }
+    # The pooler knows no new users, and what is prepared belongs to a session.
+    provocations: ClassVar[
+        Mapping[type[DatabaseError], Callable[[Database], Awaitable[object]]]
+    ] = {
+        **PROVOCATIONS,
+        **{
+            kind: past_the_pooler(PROVOCATIONS[kind])
+            for kind in (StalePlanError, TooManyConnectionsError)
+        },
+    }
+    identity = Identity("pg_monitor", {"sub": "ada"})
+    identity_query = "SELECT current_user"
+    driver: ClassVar[str]
 
     @pytest.fixture
     def settings(self, pooled: dict[str, Any]) -> DatabaseSettings:
         """Return the settings of an empty database, behind the pooler."""
-        return DatabaseSettings(**pooled, _env_file=None)
+        options = {
+            **pooled["connector_options"],
+            "driver": self.driver,
+            "identity_roles": "pg_monitor",
+        }
+        return DatabaseSettings(**{**pooled, "connector_options": options}, _env_file=None)
 
 
-class TestPooledPsycopgConformance(ConnectorSuite):
+class TestPooledConformance(PooledSuite):
+    """All checks of the suite, on connections that are ours for a transaction only."""
+
+    __test__ = True
+    driver = "asyncpg"
+
+
+class TestPooledPsycopgConformance(PooledSuite):
     """The same, on the second driver."""
 
-    expected_failures: ClassVar[Mapping[str, str]] = TestPooledConformance.expected_failures
-
-    @pytest.fixture
-    def settings(self, pooled: dict[str, Any]) -> DatabaseSettings:
-        """Return the settings of an empty database, behind the pooler, on psycopg."""
-        options = {**pooled["connector_options"], "driver": "psycopg"}
-        return DatabaseSettings(**{**pooled, "connector_options": options}, _env_file=None)
+    __test__ = True
+    driver = "psycopg"
