@@ -1,25 +1,30 @@
 """Connections to SQLite are set up safely, and say clearly why they cannot be had."""
 
 import asyncio
+import inspect
 import os
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from moorage import (
     Database,
+    DatabaseError,
     DatabaseMissingError,
     DatabaseSettings,
     ReadOnlyError,
     SettingsError,
 )
+from moorage.pool import LoopPool
 from moorage_sqlite import SQLiteConnector
 
 TABLES = (
@@ -241,3 +246,31 @@ def test_where_the_file_is(values: dict[str, str], path: str) -> None:
     connector = SQLiteConnector(DatabaseSettings(**values, _env_file=None))
     assert connector.path == path
     assert connector.get_url().get_dialect().name == "sqlite"
+
+
+class WithAnotherPool(SQLiteConnector):
+    """The connector with SQLAlchemy's own pool."""
+
+    def get_engine_args(self) -> dict[str, Any]:
+        """Return the arguments without those of our pool."""
+        ours = {*inspect.signature(LoopPool).parameters, "pool_timeout"}
+        arguments = {k: v for k, v in super().get_engine_args().items() if k not in ours}
+        return {**arguments, "poolclass": AsyncAdaptedQueuePool}
+
+
+@pytest.mark.parametrize(("pre_ping", "survives"), [("idle", True), ("never", False)])
+async def test_connections_of_another_pool_are_checked(
+    tmp_path: Path, pre_ping: str, survives: bool
+) -> None:
+    """In a pool that is not ours, too, a connection that the driver has closed is replaced."""
+    connector = WithAnotherPool(settings(tmp_path / "app.db", pool_pre_ping=pre_ping))
+    async with Database(connector=connector) as database:
+        async with database.engine.connect() as connection:
+            raw: Any = await connection.get_raw_connection()
+            driver_connection = raw.driver_connection
+        await driver_connection.close()
+        if survives:
+            await database.ping()
+        else:
+            with pytest.raises(DatabaseError):
+                await database.ping()

@@ -146,7 +146,8 @@ class MySQLConnector(DBConnector):
         """Create the engine, whose read sessions begin READ ONLY."""
         engine = super().create_engine()
         _attach_read_only(engine.sync_engine)
-        event.listen(engine.sync_engine, "reset", self._restore_limits)
+        restore = partial(self._restore_limits, engine.dialect)
+        event.listen(engine.sync_engine, "reset", restore)
         refuse_undone_transactions(engine.sync_engine)
         return engine
 
@@ -275,13 +276,16 @@ class MySQLConnector(DBConnector):
             f" /*M!100301 , idle_transaction_timeout={idle} */"
         )
 
-    def _restore_limits(self, connection: Any, record: Any, state: PoolResetState) -> None:
+    def _restore_limits(
+        self, dialect: Any, connection: Any, record: Any, state: PoolResetState
+    ) -> None:
         if record.info.pop(_LIMITED, False) and not state.terminate_only:
             settings = self.settings
             limits = _limits(settings.statement_timeout_seconds, settings.lock_timeout_seconds)
             cursor = connection.cursor()
             try:
-                cursor.execute(f"SET SESSION {limits}")
+                # By the dialect, which waits for no answer for ever.
+                dialect.do_execute(cursor, f"SET SESSION {limits}", ())
             finally:
                 cursor.close()
 
