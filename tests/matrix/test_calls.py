@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import Engine, event, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from moorage import Database
@@ -21,6 +21,12 @@ from tests.matrix.schema import Account, create_tables
 Unit = Callable[[], Awaitable[object]]
 
 WARM_UP, ROUNDS = 5, 3
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget that a test before has listened to all engines, as `assert_queries` does."""
+    monkeypatch.setattr(Engine, "_has_events", False)  # SQLAlchemy never does
 
 
 async def calls(unit: Unit) -> int:
