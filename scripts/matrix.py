@@ -46,6 +46,8 @@ LOGS = ROOT / ".tools" / "logs"
 # and for the editable builds of the same members.
 PREPARING = threading.Lock()
 TESTS_FAILED, NO_TESTS_SELECTED = 1, 5
+# A cell leaves a quarter of its core idle, while it waits for servers and deadlines.
+JOBS = min(os.cpu_count() or 1, 4) + 1
 # Of tests/matrix, what every cell runs; the corners run all of it.
 IN_EVERY_CELL = (
     "test_cell",
@@ -114,8 +116,8 @@ class Cell:
             # What starts many processes takes time, and behaves alike on both.
             folders += ["tests/migrations", "tests/kit", "tests/examples", "tests/load"]
             folders += ["tests/pooled", "tests/policies"] if backend == "postgres" else []
-        elif backend in {"sqlite", "postgres"}:
-            # The broken connectors of this backend; the cell of all packages has those of both.
+        elif backend == "sqlite":
+            # The broken connectors that need no server; the cell of all packages has all of them.
             folders.append("tests/conformance/test_faults.py")
         return folders
 
@@ -142,7 +144,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     """Read the command line."""
     parser = ArgumentParser(description=__doc__.partition("\n\n")[0].strip() if __doc__ else "")
     parser.add_argument("parts", nargs="*", help="parts of a cell's name, all of which must match")
-    parser.add_argument("--jobs", type=int, default=2, help="cells at once (default: 2)")
+    parser.add_argument("--jobs", type=int, default=JOBS, help=f"cells at once (default: {JOBS})")
     parser.add_argument("--long", action="store_true", help="full counts of the scaled tests")
     return parser.parse_args(arguments)
 
