@@ -67,10 +67,12 @@ async def test_each_operation_is_undone_by_another(project: Database) -> None:
 
 def test_other_backends_refuse_them() -> None:
     """A revision that runs elsewhere is told whose operation it is, before anything is executed."""
-    with create_engine("sqlite://").connect() as connection:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
         op: Any = Operations(MigrationContext.configure(connection))
         with pytest.raises(MigrationError, match="speaks sqlite") as caught:
             op.enable_rls("boats")
+    engine.dispose()
     assert "dialect.name" in caught.value.hint
 
 
