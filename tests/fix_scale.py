@@ -5,7 +5,7 @@ Tests run with small counts by default. ``MOORAGE_TEST_SCALE=full`` gives the fu
 that take the `scale` fixture, and ``-m scaled`` selects just these.
 
 ``@pytest.mark.scaled(small=["sqlite", "postgres-2"])`` names the variants, by the ids of their
-parameters, that run at small counts; at full counts all of them do.
+parameters, that run at small counts; at full counts all of them do. An empty list leaves out all.
 """
 
 import os
@@ -40,10 +40,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out: list[pytest.Item] = []
     for item in items:
         marker = item.get_closest_marker("scaled")
-        small = tuple(marker.kwargs.get("small", ())) if marker else ()
+        if marker is None or "small" not in marker.kwargs:
+            kept.append(item)
+            continue
+        small = tuple(marker.kwargs["small"])
         variant = _variant(item)
         variants[item.nodeid.partition("[")[0], small].add(variant)
-        (left_out if small and variant not in small else kept).append(item)
+        (kept if variant in small else left_out).append(item)
     if not any("[" in argument for argument in config.args):
         for (test, small), found in variants.items():
             _refuse_unknown(test, small, found)

@@ -69,6 +69,7 @@ class TestPooledConformance(PooledSuite):
     driver = "asyncpg"
 
 
+@pytest.mark.scaled(small=[])
 class TestPooledPsycopgConformance(PooledSuite):
     """The same, on the second driver."""
 
