@@ -148,6 +148,9 @@ async def test_another_loop_is_refused(db_database) -> None:
         await asyncio.to_thread(asyncio.run, launch("Gjøa"))
 
 
+LOOPS: dict[str, asyncio.AbstractEventLoop] = {}
+
+
 class TestLoopScopes:
     """The fixtures work in loops that live for longer than a test."""
 
@@ -163,9 +166,18 @@ class TestLoopScopes:
         assert (await db_session.scalars(select(Boat))).all() == []
         await launch_after(db_session)
 
-    @pytest.mark.asyncio(loop_scope="session")
-    async def test_third(self, db_database) -> None:
-        """One in the loop of the whole run."""
+    @pytest.mark.parametrize(
+        "scope",
+        [
+            pytest.param(scope, marks=pytest.mark.asyncio(loop_scope=scope))
+            for scope in ("module", "package", "session")
+            for _ in ("first", "second in the same loop")
+        ],
+    )
+    async def test_third(self, db_database, scope) -> None:
+        """One in the loop of the module, the package or the whole run."""
+        LOOPS.setdefault(scope, asyncio.get_running_loop())
+        assert LOOPS[scope] is asyncio.get_running_loop()
         await launch("Fram")
         assert await names() == ["Fram"]
 
