@@ -70,6 +70,13 @@ class Cell:
     name: str
     python: str
     is_corner: bool = False
+    part: tuple[str, ...] = ()
+    """Folders, if they are not all that the environment runs: a cell that is one of several."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in reports and logs."""
+        return "+".join([self.name, *(folder.rpartition("/")[2] for folder in self.part[:1])])
 
     @property
     def is_runnable(self) -> bool:
@@ -91,6 +98,8 @@ class Cell:
     @property
     def paths(self) -> list[str]:
         """The test folders that the cell runs."""
+        if self.part:
+            return list(self.part)
         if self.name.startswith("all."):
             # The suite for connectors is tried on connectors that are wrong, once; whatever the
             # example's document allows is asked once as well, on all backends, and projects are
@@ -137,7 +146,7 @@ class Result:
         return int(found[1]) if found else 0
 
     def __str__(self) -> str:
-        return f"{self.cell.name:28} {self.verdict:8} {self.seconds:6.1f} s  {self.summary}"
+        return f"{self.cell.label:28} {self.verdict:8} {self.seconds:6.1f} s  {self.summary}"
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -190,6 +199,15 @@ def select(cells: Iterable[Cell], parts: Sequence[str]) -> list[Cell]:
     return [cell for cell in cells if wanted <= cell.parts]
 
 
+def split(cell: Cell) -> list[Cell]:
+    """Return a cell in parts that run side by side: all packages at full counts, else the whole."""
+    if not cell.name.startswith("all."):
+        return [cell]
+    kit = "tests/conformance"
+    others = tuple(folder for folder in cell.paths if folder != kit)
+    return [replace(cell, part=(kit,)), replace(cell, part=others)]
+
+
 def run(cell: Cell, environment: dict[str, str], is_long: bool) -> Result:
     """Prepare a cell's environment, run its tests, keep the output in a log."""
     if not cell.is_runnable:
@@ -210,7 +228,7 @@ def run(cell: Cell, environment: dict[str, str], is_long: bool) -> Result:
             )
 
         def test(*selection: str) -> int:
-            cache = f"cache_dir={LOGS / cell.name}"
+            cache = f"cache_dir={LOGS / cell.label}"
             arguments = ["pytest", "-o", cache, *options, *selection, *cell.paths]
             return call("run", "-e", cell.name, "--", *arguments)
 
@@ -231,7 +249,7 @@ def run(cell: Cell, environment: dict[str, str], is_long: bool) -> Result:
 
 def log_path(cell: Cell) -> Path:
     """Return the file that keeps the output of a cell."""
-    return LOGS / f"{cell.name}.log"
+    return LOGS / f"{cell.label}.log"
 
 
 def last_line(log: Path) -> str:
@@ -274,7 +292,8 @@ def main(arguments: Sequence[str]) -> int:
     add_pyenv_interpreters()
     cells = select(all_cells(), options.parts)
     if options.long:
-        cells = [cell for cell in cells if cell.is_corner and "2.1" in cell.parts]
+        corner = [cell for cell in cells if cell.is_corner and "2.1" in cell.parts]
+        cells = [part for cell in corner for part in split(cell)]
     if not cells:
         print(f"no cell matches {' '.join(options.parts)}")
         return 1
@@ -293,15 +312,15 @@ def main(arguments: Sequence[str]) -> int:
         environment = cell_environment(urls, options.long)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, options.jobs)))
         # The longest ones first, or one core would idle beside the last of them.
-        order = sorted(cells, key=lambda cell: (not cell.is_corner, cell.name))
+        order = sorted(cells, key=lambda cell: (not cell.is_corner, cell.label))
         futures = [pool.submit(run, cell, environment, options.long) for cell in order]
         for future in as_completed(futures):
             result = future.result()
-            finished[result.cell.name] = result
+            finished[result.cell.label] = result
             print(result, flush=True)
             if result.verdict in {"FAILED", "unsteady"}:
                 print(log_path(result.cell).read_text(errors="replace"), flush=True)
-    return report([finished[cell.name] for cell in cells])
+    return report([finished[cell.label] for cell in cells])
 
 
 if __name__ == "__main__":

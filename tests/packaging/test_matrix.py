@@ -3,7 +3,7 @@
 import pytest
 
 from hatch_plugins import MISSING
-from scripts.matrix import ROOT, Cell, Result, mark_corners, report
+from scripts.matrix import ROOT, Cell, Result, mark_corners, report, split
 
 
 def result(verdict: str, summary: str = "") -> Result:
@@ -70,3 +70,12 @@ def test_every_path_of_a_cell_is_there(backend: str, is_corner: bool) -> None:
     cells = (f"test.py3.11-2.0-{backend}", f"test.py3.11-2.1-{backend}", "all.py3.11-2.1")
     for name in cells:
         assert all((ROOT / path).exists() for path in Cell(name, "3.11", is_corner).paths)
+
+
+def test_what_is_split_is_run_whole() -> None:
+    """At full counts the cell of all packages runs as parts, which leave out nothing."""
+    whole = Cell("all.py3.13-2.1", "3.13", is_corner=True)
+    parts = split(whole)
+    assert sorted(path for part in parts for path in part.paths) == sorted(whole.paths)
+    assert len({part.label for part in parts}) == len(parts) == 2
+    assert split(Cell("test.py3.13-2.1-sqlite", "3.13", is_corner=True))[0].part == ()
