@@ -312,7 +312,7 @@ def main(arguments: Sequence[str]) -> int:
         environment = cell_environment(urls, options.long)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, options.jobs)))
         # The longest ones first, or one core would idle beside the last of them.
-        order = sorted(cells, key=lambda cell: (not cell.is_corner, cell.label))
+        order = sorted(cells, key=lambda c: (not c.is_corner, "postgres" not in c.parts, c.label))
         futures = [pool.submit(run, cell, environment, options.long) for cell in order]
         for future in as_completed(futures):
             result = future.result()
