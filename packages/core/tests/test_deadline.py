@@ -72,6 +72,24 @@ async def test_a_cancellation_by_others_stays_one() -> None:
     assert await asyncio.create_task(cancelled_twice()) is False
 
 
+async def test_an_answer_to_the_cancellation_leaves_none_behind() -> None:
+    """Where what was called turns the deadline's cancellation into an error, the task goes on."""
+
+    def turn_it_into_an_error() -> None:
+        try:
+            util.await_only(asyncio.Event().wait())
+        except asyncio.CancelledError:
+            raise ConnectionError from None
+
+    with pytest.raises(ConnectionError):
+        await util.greenlet_spawn(within, SOON, turn_it_into_an_error)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    async with asyncio.timeout(NEVER):  # which tells its own cancellations by that number
+        await asyncio.sleep(0)
+
+
 async def test_no_limit_is_none() -> None:
     """Zero seconds are for ever, and no timer is set."""
     wait = Wait()

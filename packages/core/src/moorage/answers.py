@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 
 from moorage.connector import DBConnector
-from moorage.deadline import Wait, within
+from moorage.deadline import LateError, Wait, within
 from moorage.notes import LIMITS
 from moorage.pool import CLOSED_BY_FORCE
 
@@ -102,18 +102,11 @@ class Answers:
         wait: Wait | None = info.get(_WAIT)
         if wait is None:
             wait = info[_WAIT] = Wait()
-        wait.begin(seconds)
         try:
-            return call(*arguments)
-        except asyncio.CancelledError as error:
-            if not wait.end_late():
-                raise
+            return wait.call(seconds, call, *arguments)
+        except LateError:
             info[_SILENT] = True
-            raise TimeoutError(f"no answer from the server within {seconds:g} s") from error
-        finally:
-            if wait.is_late:
-                wait.end_late()  # it came in the very moment of its deadline
-            wait.task = None
+            raise
 
     def wait_for_rows(self, connection: Connection, fetch: Callable[..., Any], *size: Any) -> Any:
         """Call what waits for the next rows of a stream."""

@@ -16,7 +16,11 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-__all__ = ["Wait", "within"]
+__all__ = ["LateError", "Wait", "within"]
+
+
+class LateError(TimeoutError):
+    """A deadline of ours was over, and not one that the driver has."""
 
 
 class Wait:
@@ -64,6 +68,25 @@ class Wait:
         deadline = self._deadline = monotonic() + seconds
         if deadline < self._clock.next:
             self._clock.come_back(deadline)
+
+    def call(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
+        """
+        Call what waits inside SQLAlchemy's greenlet, for at most ``seconds``; 0 is for ever.
+
+        Raises:
+            LateError: The time was over first.
+        """
+        self.begin(seconds)
+        try:
+            return call(*arguments)
+        except asyncio.CancelledError as error:
+            if not self.end_late():
+                raise
+            raise LateError(f"no answer from the server within {seconds:g} s") from error
+        finally:
+            if self.is_late:
+                self.end_late()  # what was called has an answer of its own to the cancellation
+            self.task = None
 
     def end_late(self) -> bool:
         """
@@ -116,29 +139,11 @@ class _Clock:
 _clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clock] = WeakKeyDictionary()
 
 
-def within(
-    seconds: float, call: Callable[..., Any], *arguments: Any, wait: Wait | None = None
-) -> Any:
+def within(seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
     """
-    Call what waits inside SQLAlchemy's greenlet, for at most ``seconds``; 0 is for ever.
-
-    Args:
-        seconds: From now on.
-        call: What waits.
-        *arguments: Of the call.
-        wait: That of the connection, if there is one.
+    Call what waits once, without a connection yet, as :meth:`Wait.call` does.
 
     Raises:
-        TimeoutError: The time was over first.
+        LateError: The time was over first.
     """
-    if wait is None:
-        wait = Wait()
-    wait.begin(seconds)
-    try:
-        return call(*arguments)
-    except asyncio.CancelledError as error:
-        if wait.end_late():
-            raise TimeoutError(f"no answer from the server within {seconds:g} s") from error
-        raise
-    finally:
-        wait.task = None
+    return Wait().call(seconds, call, *arguments)
