@@ -16,7 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.errors import MissingExtraError, MoorageError, ScaffoldError
+from moorage.cli.answering import print_json
+from moorage.errors import MissingExtraError, ScaffoldError
 from moorage.scaffold.changes import Manifest, apply_changes, tree
 from moorage.scaffold.discovery import Found, discover
 from moorage.scaffold.key_shapes import hide_secrets
@@ -96,15 +97,12 @@ def add_init_command(app: typer.Typer) -> None:
             "tool": tool or None,
         }
         run = _Run(Path(project), as_json, shows_diff=diff)
-        try:
-            given = {**_read_answers(answers), **_given(options)}
-            if list_questions:
-                run.tell_questions(given)
-            else:
-                run.prepare(given, force_file, asks=not (yes or dry_run or as_json))
-                run.carry_out(yes=yes, dry_run=dry_run, upgrade=upgrade)
-        except MoorageError as error:
-            run.fail(error)
+        given = {**_read_answers(answers), **_given(options)}
+        if list_questions:
+            run.tell_questions(given)
+        else:
+            run.prepare(given, force_file, asks=not (yes or dry_run or as_json))
+            run.carry_out(yes=yes, dry_run=dry_run, upgrade=upgrade)
 
 
 class _Run:
@@ -166,23 +164,12 @@ class _Run:
                 "found": _found_json(self.found),
                 "questions": [asdict(one) for one in asked],
             }
-            _print_json(data)
+            print_json(data)
             return
         for one in asked:
             options = f" ({', '.join(one.options)})" if one.options else ""
             print(f"{one.name}: {one.text}{options}")
             print(f"    recommended: {_shown(one.recommended)}; option: {one.option}")
-
-    def fail(self, error: MoorageError) -> None:
-        """Say what is wrong, and end the command."""
-        import typer
-
-        if self._as_json:
-            data = {"error": hide_secrets(str(error.args[0])), "hint": error.hint}
-            _print_json(data)
-        else:
-            print(f"error: {hide_secrets(str(error))}", file=sys.stderr)
-        raise typer.Exit(1) from None
 
     def _look(self, given: Mapping[str, Any]) -> tuple[Manifest, list[Question]]:
         manifest = Manifest.read(self._root)
@@ -239,7 +226,7 @@ class _Run:
     def _finish(self, checked: list[Checked], *, written: bool) -> None:
         plan = self.plan
         if self._as_json:
-            _print_json(self._report(checked, written=written))
+            print_json(self._report(checked, written=written))
             return
         if not written:
             return
@@ -346,7 +333,3 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
-
-
-def _print_json(data: object) -> None:
-    print(json.dumps(data, indent=2))
