@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from moorage import DatabaseSettings
-from moorage.testing import ThrowawayServer, create_database
+from moorage.testing import ThrowawayServer
 
 __all__ = ["throwaway_server"]
 
@@ -74,18 +74,7 @@ def throwaway_server(name: str = "app") -> Iterator[DatabaseSettings]:
             ],
             lambda: _is_ready(server.port),
         )
-        settings = DatabaseSettings(
-            type="mysql",
-            host="127.0.0.1",
-            port=server.port,
-            user="root",
-            password=server.password,
-            name=name,
-            ssl_mode="disable",
-            _env_file=None,
-        )
-        create_database(settings)
-        yield settings
+        yield server.make_database("mysql", "root", name)
 
 
 def _is_ready(port: int) -> bool:

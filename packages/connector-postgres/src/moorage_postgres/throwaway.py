@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from moorage import DatabaseSettings
-from moorage.testing import ThrowawayServer, create_database
+from moorage.testing import ThrowawayServer
 
 __all__ = ["throwaway_server"]
 
@@ -58,18 +58,7 @@ def throwaway_server(name: str = "app") -> Iterator[DatabaseSettings]:
         options = [word for option in _OPTIONS for word in ("-c", option)]
         command = [server.program("postgres", *folders), "-D", str(data), "-p", str(server.port)]
         server.start([*command, *options], lambda: _is_ready(data))
-        settings = DatabaseSettings(
-            type="postgres",
-            host="127.0.0.1",
-            port=server.port,
-            user="postgres",
-            password=server.password,
-            name=name,
-            ssl_mode="disable",
-            _env_file=None,
-        )
-        create_database(settings)
-        yield settings
+        yield server.make_database("postgres", "postgres", name)
 
 
 def _folders(server: ThrowawayServer) -> list[Path]:

@@ -2,7 +2,7 @@
 A server for one run of tests: in a folder of its own, and gone with the process that started it.
 
 What is started, and how it says that it is ready, knows the connector; ``throwaway_server`` in its
-module ``testing`` is what tests use.
+module ``throwaway`` is what tests use.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import Self
 
 from moorage.errors import MoorageError, SettingsError
+from moorage.settings import DatabaseSettings
+from moorage.testing.storage import create_database
 
 __all__ = ["ThrowawayServer", "free_port"]
 
@@ -171,6 +173,28 @@ class ThrowawayServer:
             if time.monotonic() >= end or (self.folder / "ended").exists():
                 raise self._failed(command[0], log.read_text(errors="replace"))
             time.sleep(0.02)
+
+    def make_database(self, connector: str, user: str, name: str) -> DatabaseSettings:
+        """
+        Make a database on the server that was started; return its settings.
+
+        Args:
+            connector: By name.
+            user: Who may do so, with the password of this object.
+            name: Of the database.
+        """
+        settings = DatabaseSettings(
+            type=connector,
+            host="127.0.0.1",
+            port=self.port,
+            user=user,
+            password=self.password,
+            name=name,
+            ssl_mode="disable",
+            _env_file=None,
+        )
+        create_database(settings)
+        return settings
 
     def close(self) -> None:
         """Kill the server and delete its folder; may be called again."""
