@@ -1,6 +1,6 @@
 """Faults of a connector that need a server to be noticed, and two connectors that are right."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 from typing import Any
@@ -17,6 +17,7 @@ from moorage import (
     Diagnosis,
     ExclusionViolationError,
     Identity,
+    MigrationFinding,
     SerializationError,
     ServerFacts,
     StatementSyntaxError,
@@ -38,6 +39,7 @@ class LogsInWithAsterisks(Fault, PostgresConnector):
         "test_what_is_declared_is_checked",
         "test_a_wrong_password_is_refused",
         "test_an_absent_server_is_unavailable",
+        "test_dangerous_migrations_are_found",
     }
 
     def get_url(self) -> URL:
@@ -388,6 +390,15 @@ class MakesOtherKeys(Fault, PostgresConnector):
 
     def get_uuid7_function(self, dialect: Any) -> str:
         return "gen_random_uuid()"
+
+
+class LintsTheFirstScript(Fault, PostgresConnector):
+    """Looks at one script of several, as whoever knows one revision at a time does."""
+
+    noticed_by = frozenset({"test_dangerous_migrations_are_found"})
+
+    def lint_migrations(self, scripts: Mapping[str, str]) -> Sequence[MigrationFinding]:
+        return super().lint_migrations(dict(list(scripts.items())[:1]))
 
 
 class FailsOver(Fault, PostgresConnector):

@@ -120,7 +120,8 @@ class LintsMigrations(Protocol):
         """
         Return what is wrong in scripts of SQL, by their names.
 
-        Nothing is connected to. Called in a thread; a program may be run.
+        That a table is dropped is a danger: what runs meanwhile still reads it. Nothing is
+        connected to. Called in a thread; a program may be run.
 
         Raises:
             MissingExtraError: What looks at them is not installed.

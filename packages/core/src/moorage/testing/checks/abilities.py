@@ -12,6 +12,7 @@ from sqlalchemy import TextClause, insert, select, text, update
 from moorage.abilities import (
     BindsIdentities,
     ExaminesServer,
+    LintsMigrations,
     LocksMigrations,
     ManagesStorage,
     SuspendsForeignKeys,
@@ -177,6 +178,23 @@ class AbilityChecks:
                 await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         async with database.session(identity=identity) as session:
             assert await session.scalar(role) == identity.role
+
+    @check(
+        "lint_migrations: a dropped table is a danger, and what is found has a name and a safe way",
+        ability=LintsMigrations,
+    )
+    async def test_dangerous_migrations_are_found(self, database: Database) -> None:
+        """Of two scripts the one that drops a table is dangerous, which needs no connection."""
+        connector = database.connector
+        assert isinstance(connector, LintsMigrations)
+        scripts = {"looks": "SELECT 1;\n", "drops": "DROP TABLE boats;\n"}
+        found = await asyncio.to_thread(connector.lint_migrations, scripts)
+        assert {one.script for one in found if one.is_dangerous} == {"drops"}
+        for one in found:
+            assert one.rule, one
+            assert one.problem, one
+            assert one.safe_way, one
+        assert database.pool_statistics().in_use == 0
 
     @check(
         "examine_server: what it tells, and that it gives each connection back",
