@@ -17,8 +17,10 @@ from moorage import (
     ConnectorImportError,
     ConnectorOptions,
     Database,
+    DatabaseError,
     DatabaseSettings,
     DatabaseUnavailableError,
+    DataError,
     DBConnector,
     Diagnosis,
     InsecureConnectionError,
@@ -487,3 +489,27 @@ async def test_the_dialect_tells_lost_connections(tmp_path: Path) -> None:
         await raw.driver_connection.close()
         with pytest.raises(ConnectionLostError):
             await connection.execute(text("SELECT 1"))
+
+
+class KnowsNothing(SQLiteFile):
+    """A connector whose author did not call `super()`."""
+
+    def classify_error(self, error: BaseException, *, statement: str | None = None) -> None:
+        """Leave everything open."""
+
+    def get_engine_args(self) -> dict[str, Any]:
+        """Replace what the base has."""
+        return {}
+
+
+async def test_an_override_without_super_loses_no_classification(tmp_path: Path) -> None:
+    """What an override leaves open is asked of the base, and an engine is built with it."""
+    connector = KnowsNothing(DatabaseSettings(name=str(tmp_path / "app.db")))
+    async with Database(connector=connector) as database:
+        with pytest.raises(DataError) as caught:
+            async with database.engine.connect() as connection:
+                await connection.execute(text("SELECT :n"), {"n": 2**70})
+        assert isinstance(caught.value.__cause__, OverflowError)
+        with pytest.raises(DatabaseError):
+            async with database.engine.connect() as connection:
+                await connection.execute(text("SELECT * FROM nowhere"))
