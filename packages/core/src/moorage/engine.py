@@ -349,9 +349,8 @@ def _blame_idleness(
     connection = context.connection
     if connection is None or not _ends_idle_transactions(connector):
         return lost
-    last = notes_of(connection).last_statement
     limit = connector.settings.idle_in_transaction_timeout_seconds
-    if last is None or time.monotonic() - last < limit:
+    if not notes_of(connection).has_idled(limit, time.monotonic()):
         return lost
     diagnosis = connector.diagnose(IdleInTransactionTimeoutError, str(lost.orig), lost.backend_code)
     return blend(diagnosis.to_error(lost.orig), lost)  # type: ignore[arg-type]  # it is blended

@@ -25,6 +25,10 @@ _NOTES = "moorage_notes"
 LIMITS = "moorage_limits"
 """The ``TransactionLimits`` of the unit of work that has the connection."""
 
+# The share of a limit that an answer may have been under way; a statement that ran for longer
+# was not idle for as long.
+_UNHEARD = 0.1
+
 # SQL that was written by hand; what SQLAlchemy has compiled says by itself that it writes.
 _WRITING = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:with\b.*\b)?"
@@ -43,14 +47,16 @@ class Notes:
         statement_failed: A statement of it failed, and nobody has rolled back since.
         is_bound: It was told on whose behalf it works.
         is_committing: Its COMMIT was sent.
-        last_statement: When its last statement ended, on the monotonic clock, where that is noted.
+        asked_at: When its last statement was sent, on the monotonic clock, where that is noted.
+        answered_at: When the answer to that was heard.
     """
 
     __slots__ = (
+        "answered_at",
+        "asked_at",
         "has_run_by_hand",
         "is_bound",
         "is_committing",
-        "last_statement",
         "statement_failed",
         "writes",
     )
@@ -61,7 +67,19 @@ class Notes:
         self.statement_failed: bool = False
         self.is_bound: bool = False
         self.is_committing: bool = False
-        self.last_statement: float | None = None
+        self.asked_at: float = 0.0
+        self.answered_at: float | None = None
+
+    def has_idled(self, seconds: float, now: float) -> bool:
+        """
+        Return whether the server may have counted that many seconds since its last answer.
+
+        It counts from where it answers, which is heard a little later on a busy machine.
+        """
+        if self.answered_at is None:
+            return False
+        unheard = min(self.answered_at - self.asked_at, _UNHEARD * seconds)
+        return now - self.answered_at + unheard >= seconds
 
 
 def notes_of(connection: Connection) -> Notes:
@@ -92,7 +110,7 @@ def take_notes(engine: Engine, *, keeps_time: bool) -> None:
 
     Args:
         engine: An engine that has a dialect for itself.
-        keeps_time: Note when statements end.
+        keeps_time: Note when statements are sent and answered.
     """
     dialect: Any = engine.dialect
     do_begin, do_commit = dialect.do_begin, dialect.do_commit
@@ -124,9 +142,10 @@ def take_notes(engine: Engine, *, keeps_time: bool) -> None:
     execute_no_params = dialect.do_execute_no_params
 
     def without_parameters(cursor: Any, statement: str, context: Any = None) -> None:
+        asked_at = time.monotonic() if keeps_time else None
         execute_no_params(cursor, statement, context)
         if context is not None:
-            _note(context, statement, keeps_time)
+            _note(context, statement, asked_at)
 
     dialect.do_execute_no_params = without_parameters
 
@@ -150,17 +169,18 @@ def _notes_in(info: dict[Any, Any]) -> Notes:
 
 def _noted(execute: Callable[..., None], keeps_time: bool) -> Callable[..., None]:
     def noted(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        asked_at = time.monotonic() if keeps_time else None
         execute(cursor, statement, parameters, context)
         if context is not None:  # else it is the dialect's own, outside of any transaction of ours
-            _note(context, statement, keeps_time)
+            _note(context, statement, asked_at)
 
     return noted
 
 
-def _note(context: Any, statement: str, keeps_time: bool) -> None:
+def _note(context: Any, statement: str, asked_at: float | None) -> None:
     has_written = writes(context, statement)
     by_hand = not has_written and (context.compiled is None or context.is_text)
-    if keeps_time or has_written or by_hand:
+    if asked_at is not None or has_written or by_hand:
         try:
             notes = _notes_in(context.root_connection.info)
         except NotImplementedError:
@@ -169,8 +189,8 @@ def _note(context: Any, statement: str, keeps_time: bool) -> None:
             notes.writes += 1
         elif by_hand:
             notes.has_run_by_hand = True
-        if keeps_time:
-            notes.last_statement = time.monotonic()
+        if asked_at is not None:
+            notes.asked_at, notes.answered_at = asked_at, time.monotonic()
 
 
 def _ask(dialect: Any, dbapi_connection: Any, question: str) -> None:
