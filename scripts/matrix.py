@@ -1,9 +1,10 @@
 """
-Run the cells of the test matrix and report on all of them.
+Run the cells of the test matrix, and the checks beside it, and report on all of them.
 
 Each argument is one part of a cell's name; a cell runs when its name has them all::
 
-    python scripts/matrix.py                  every cell
+    python scripts/matrix.py                  every cell and check
+    python scripts/matrix.py packaging        what is built and what is written; also lint, types
     python scripts/matrix.py mysql 2.1        MySQL on SQLAlchemy 2.1, on every Python
     python scripts/matrix.py --long           the tests marked `scaled`, at full counts
 
@@ -65,17 +66,21 @@ IN_EVERY_CELL = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One environment of the matrix."""
+    """One environment of the matrix, or a check beside it."""
 
     name: str
-    python: str
+    python: str = ""
     is_corner: bool = False
     part: tuple[str, ...] = ()
     """Folders, if they are not all that the environment runs: a cell that is one of several."""
+    script: str = ""
+    """What hatch calls the checks that the environment runs, if these are no tests."""
 
     @property
     def label(self) -> str:
         """What it is called in reports and logs."""
+        if self.script:
+            return f"{self.name}:{self.script}"
         return "+".join([self.name, *(folder.rpartition("/")[2] for folder in self.part[:1])])
 
     @property
@@ -87,7 +92,7 @@ class Cell:
     def parts(self) -> frozenset[str]:
         """The parts of the name that a selection may ask for."""
         environment, _, variant = self.name.partition(".")
-        return frozenset({environment, *variant.split("-")})
+        return frozenset({environment, self.script, *variant.split("-")})
 
     @property
     def servers(self) -> frozenset[str]:
@@ -100,6 +105,8 @@ class Cell:
         """The test folders that the cell runs."""
         if self.part:
             return list(self.part)
+        if self.name == "packaging":
+            return ["tests/packaging", "tests/docs"]
         if self.name.startswith("all."):
             # The suite for connectors is tried on connectors that are wrong, once; whatever the
             # example's document allows is asked once as well, on all backends, and projects are
@@ -171,11 +178,12 @@ def add_pyenv_interpreters() -> None:
 def all_cells() -> list[Cell]:
     """Ask hatch for the cells, in the order of the matrix."""
     shown = subprocess.check_output([*HATCH, "env", "show", "--json"], cwd=ROOT, text=True)
-    return mark_corners(
+    matrix = mark_corners(
         Cell(name, config.get("python", ""))
         for name, config in json.loads(shown).items()
         if name.startswith(("test.", "all."))
     )
+    return [*matrix, Cell("packaging"), *(Cell("lint", script=name) for name in ("check", "types"))]
 
 
 def mark_corners(cells: Iterable[Cell]) -> list[Cell]:
@@ -234,10 +242,13 @@ def run(cell: Cell, environment: dict[str, str], is_long: bool) -> Result:
 
         with PREPARING:
             status = call("run", "-e", cell.name, "--", "python", "--version")
-        if status == 0:
+        if status == 0 and cell.script:
+            status = call("run", "-e", cell.name, "--", cell.script)
+        elif status == 0:
             status = test("--cache-clear")
         summary = last_line(log_path(cell))
-        is_unsteady = status == TESTS_FAILED and test("--last-failed") == 0
+        is_test_red = status == TESTS_FAILED and not cell.script
+        is_unsteady = is_test_red and test("--last-failed") == 0
     if status == NO_TESTS_SELECTED and is_long:
         verdict = "no tests"
     elif is_unsteady:

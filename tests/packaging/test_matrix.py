@@ -3,7 +3,7 @@
 import pytest
 
 from hatch_plugins import MISSING
-from scripts.matrix import ROOT, Cell, Result, mark_corners, report, split
+from scripts.matrix import ROOT, Cell, Result, mark_corners, report, select, split
 
 
 def result(verdict: str, summary: str = "") -> Result:
@@ -70,6 +70,19 @@ def test_every_path_of_a_cell_is_there(backend: str, is_corner: bool) -> None:
     cells = (f"test.py3.11-2.0-{backend}", f"test.py3.11-2.1-{backend}", "all.py3.11-2.1")
     for name in cells:
         assert all((ROOT / path).exists() for path in Cell(name, "3.11", is_corner).paths)
+
+
+def test_the_checks_beside_the_cells_are_asked_for_by_name() -> None:
+    """Lint, types and packaging run with the whole, and with nothing that a user narrowed down."""
+    checks = [Cell("lint", script="check"), Cell("lint", script="types"), Cell("packaging")]
+    cells = [Cell("test.py3.11-2.1-sqlite", "3.11"), *checks]
+    assert select(cells, []) == cells
+    assert select(cells, ["sqlite", "2.1"]) == cells[:1]
+    assert select(cells, ["lint"]) == checks[:2]
+    assert select(cells, ["types"]) == checks[1:2]
+    assert select(cells, ["packaging"]) == checks[2:]
+    assert [cell.label for cell in checks] == ["lint:check", "lint:types", "packaging"]
+    assert all((ROOT / path).exists() for path in checks[2].paths)
 
 
 def test_what_is_split_is_run_whole() -> None:

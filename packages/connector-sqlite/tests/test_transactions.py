@@ -245,17 +245,17 @@ async def test_transaction_ended_by_sql_is_noticed(database: Database) -> None:
 
 @pytest.mark.scaled
 async def test_processes_lose_no_update(tmp_path: Path, scale: Scale) -> None:
-    """Units of four processes on one file all succeed and all count."""
-    times = scale(small=5, full=200)
+    """Units of several processes on one file all succeed and all count."""
+    times, processes = scale(small=5, full=200), scale(small=2, full=4)
     name = str(tmp_path / "shared.db")
     settings = DatabaseSettings(type="sqlite", name=name, _env_file=None)
     async with Database(settings) as database:
         await create_counter(database.engine)
         program = [sys.executable, str(Path(__file__).with_name("increments.py")), name, str(times)]
-        workers = [subprocess.Popen(program, stderr=subprocess.PIPE) for _ in range(4)]
+        workers = [subprocess.Popen(program, stderr=subprocess.PIPE) for _ in range(processes)]
         endings = [await asyncio.to_thread(worker.communicate) for worker in workers]
-        assert [worker.returncode for worker in workers] == [0] * 4, endings
-        assert await counter(database) == 4 * times
+        assert [worker.returncode for worker in workers] == [0] * processes, endings
+        assert await counter(database) == processes * times
 
 
 class TestPlainEngine:
