@@ -117,6 +117,41 @@ async def test_listeners_are_paid_for_by_who_listens(database: Database) -> None
     assert loud > 1.05 * quiet
 
 
+async def left_to_the_collector(unit: Unit) -> int:
+    """Return the fewest objects of a unit that refer to each other in a ring when it is over."""
+    for _ in range(WARM_UP):
+        await unit()
+    counts = []
+    gc.disable()
+    try:
+        for _ in range(ROUNDS):
+            gc.collect()
+            await unit()
+            counts.append(gc.collect())
+    finally:
+        gc.enable()
+    return min(counts)
+
+
+async def test_nothing_is_left_to_the_collector(database: Database) -> None:
+    """A session that has ended is gone at once, and with it all that it had."""
+    await create_tables(database, "ada")
+
+    async def unit() -> None:
+        async with database.unit_of_work() as session:
+            account = await session.get_one(Account, 1)
+            account.balance += 1
+
+    async def ring() -> None:
+        await read(database)
+        something: list[object] = []
+        something.append(something)
+
+    assert await left_to_the_collector(lambda: read(database)) == 0
+    assert await left_to_the_collector(unit) == 0
+    assert await left_to_the_collector(ring) > 0
+
+
 @pytest.fixture
 async def tasks() -> AsyncIterator[list[str]]:
     """Note what becomes a task in the running loop; the list is to be cleared before it counts."""

@@ -202,6 +202,7 @@ class GuardedSession(Session):
                 )
             self._close_streams()
             super().close()
+            self._forget_transaction()
         elif self._savepoint is not None:
             self.rollback()
             self.expunge_all()
@@ -213,12 +214,14 @@ class GuardedSession(Session):
         if self.owner is not None:
             raise self._refusal("reset")
         super().reset()
+        self._forget_transaction()
 
     def invalidate(self) -> None:
         """Close the session and its connection; inside a unit an error."""
         if self.owner is not None:
             raise self._refusal("invalidate")
         super().invalidate()
+        self._forget_transaction()
 
     def prepare(self) -> None:
         """Prepare a two-phase commit; inside a unit an error."""
@@ -245,6 +248,10 @@ class GuardedSession(Session):
         if plan is None or plan[0].identity_key_from_primary_key((args[1],)) in self.identity_map:
             return super().get(*args, **kwargs)
         return self.execute(plan[1], {KEY: args[1]}).unique().scalars().one_or_none()
+
+    def _forget_transaction(self) -> None:
+        # It refers to the session: the two would keep each other until the collector comes by.
+        self._transaction_at_work = self._last_connection = self._notes = None
 
     def _close_streams(self) -> None:
         # Some drivers take nothing from a connection, not even COMMIT, before they have had the
