@@ -29,6 +29,7 @@ CORE_LAYERS = (
     {"tls", "diagnosis", "pool", "json_codec"},
     {"connector"},
     {"registry", "commit", "hooks", "answers"},
+    {"statements"},
     {"engine"},
     {"session"},
     {"binding"},

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import ExceptionContext
 
-from moorage import DatabaseError, TransactionAbortedError, blend
+from moorage import DatabaseError, TransactionAbortedError, blend, statement_info
 
 __all__ = ["refuse_undone_transactions"]
 
@@ -67,8 +67,7 @@ class _Deadlocks:
     def refusing(self, execute: Callable[..., None]) -> Callable[..., None]:
         @wraps(execute)
         def refusing(cursor: Any, statement: str, *arguments: Any) -> None:
-            context = arguments[-1] if self._have_been_seen and arguments else None
-            if context is not None and _is_undone(context):
+            if self._have_been_seen and arguments and _is_undone(arguments[-1]):
                 if not statement.startswith(_BACK_TO_SAVEPOINT):
                     raise _error()
                 # The savepoint went with the rest. Its block ends because of the deadlock, which
@@ -80,11 +79,8 @@ class _Deadlocks:
 
 
 def _is_undone(context: Any) -> bool:
-    connection = getattr(context, "root_connection", None)
-    try:
-        return connection is not None and _UNDONE in connection.info
-    except NotImplementedError:
-        return False  # the dialect sets itself up, on what stands for a connection
+    info = statement_info(context)
+    return info is not None and _UNDONE in info
 
 
 def _error() -> DatabaseError:

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy import exc as sa_exc
 
-from moorage import TransactionAbortedError, blend
+from moorage import TransactionAbortedError, blend, statement_info
 from moorage_sqlite.dialect import BEGIN_IMMEDIATE, READ_LOCK, READ_ONLY, READ_STATEMENTS
 from moorage_sqlite.statements import first_word, writes
 
@@ -61,16 +61,12 @@ def _beginning(execute: Callable[..., None]) -> Callable[..., None]:
     @wraps(execute)
     def beginning(cursor: Any, statement: str, *arguments: Any) -> None:
         context = arguments[-1] if arguments else None
-        connection: Connection | None = getattr(context, "root_connection", None)
-        if connection is not None:
-            try:
-                state = connection.info.get(_STATE)
-            except NotImplementedError:
-                state = None  # the dialect sets itself up, on what stands for a connection
-            if state == _PENDING:
-                _begin_with_first_statement(connection, statement)
-            elif state == _OPEN:
-                _refuse_if_ended(connection, statement)
+        info = statement_info(context)
+        state = None if info is None else info.get(_STATE)
+        if state == _PENDING:
+            _begin_with_first_statement(context.root_connection, statement)  # type: ignore[union-attr]
+        elif state == _OPEN:
+            _refuse_if_ended(context.root_connection, statement)  # type: ignore[union-attr]
         execute(cursor, statement, *arguments)
 
     return beginning

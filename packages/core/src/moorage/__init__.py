@@ -99,6 +99,7 @@ from moorage.errors import (
 )
 from moorage.hooks import Hook
 from moorage.identity import ADMIN, Admin, Identity
+from moorage.notes import statement_info
 from moorage.pool import (
     PoolObserver,
     enable_keepalive,
@@ -260,6 +261,7 @@ __all__ = [
     "release_descriptor",
     "retire_session",
     "run_unit",
+    "statement_info",
     "uncommitted_changes",
     "unregister_connector",
     "use_database",

@@ -29,8 +29,8 @@ class Wait:
 
     Attributes:
         task: Who waits; ``None`` while nobody does, which whoever has the answer sets.
-        seconds: How long.
         is_late: Whether the task was cancelled for it, and :meth:`end_late` has to follow.
+        was_late: Whether an answer did not come in time, once.
     """
 
     __slots__ = (
@@ -38,9 +38,10 @@ class Wait:
         "_cancelling",
         "_clock",
         "_deadline",
+        "_loop",
         "is_late",
-        "seconds",
         "task",
+        "was_late",
     )
 
     def __init__(self) -> None:
@@ -50,24 +51,12 @@ class Wait:
             clock = _clocks[loop] = _Clock()
         clock.waits.add(self)
         self._clock = clock
+        self._loop = loop
         self.task: asyncio.Task[Any] | None = None
-        self.seconds: float = 0.0
         self._deadline = math.inf
         self._cancelling = 0
         self.is_late: bool = False
-
-    def begin(self, seconds: float) -> None:
-        """Let the current task wait for at most ``seconds``; 0 is for ever."""
-        task = current_task() if seconds else None
-        self.task = task
-        if task is None:
-            return
-        self.seconds = seconds
-        self._cancelling = task.cancelling()
-        self.is_late = False
-        deadline = self._deadline = monotonic() + seconds
-        if deadline < self._clock.next:
-            self._clock.come_back(deadline)
+        self.was_late: bool = False
 
     def call(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """
@@ -76,12 +65,22 @@ class Wait:
         Raises:
             LateError: The time was over first.
         """
-        self.begin(seconds)
+        # Who knows the loop need not ask for it, which on Python 3.11 asks the kernel.
+        task = current_task(self._loop) if seconds else None
+        if task is None:
+            return call(*arguments)
+        self.task = task
+        self._cancelling = task.cancelling()
+        self.is_late = False
+        deadline = self._deadline = monotonic() + seconds
+        if deadline < self._clock.next:
+            self._clock.come_back(deadline)
         try:
             return call(*arguments)
         except asyncio.CancelledError as error:
             if not self.end_late():
                 raise
+            self.was_late = True
             raise LateError(f"no answer from the server within {seconds:g} s") from error
         finally:
             if self.is_late:

@@ -37,11 +37,11 @@ from moorage.errors import (
     StatementTimeoutError,
     blend,
 )
-from moorage.notes import LIMITS, forget_failure, notes_of, take_notes, writes
+from moorage.notes import LIMITS, READS_ONLY, forget_failure, notes_of, take_notes, writes
 from moorage.pool import ConnectGate, LoopPool, attach_liveness
+from moorage.statements import watch_statements
 
 __all__ = [
-    "READS_ONLY",
     "build_engine",
     "connector_of",
     "connector_of_dialect",
@@ -53,8 +53,6 @@ __all__ = [
 # Execution option by which any listener, or a unit of work that was given a stranger's
 # sessionmaker, finds the connector of an engine. Derived engines inherit it.
 _CONNECTOR_OPTION = "moorage_connector"
-READS_ONLY = "moorage_reads_only"
-"""Key in the ``record_info`` of connections that are opened for read sessions."""
 
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -84,7 +82,8 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
         is_closed=None if kind.is_closed is DBConnector.is_closed else connector.is_closed,
         ping=None if kind.ping is DBConnector.ping else connector.ping,
     )
-    take_notes(sync_engine, keeps_time=_ends_idle_transactions(connector))
+    take_notes(sync_engine)
+    watch_statements(sync_engine, answers, keeps_time=_ends_idle_transactions(connector))
     return engine
 
 
@@ -113,6 +112,7 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
         if record is not None and READS_ONLY in record.record_info:
             await connector.make_read_only(driver_connection)
             await util.greenlet_spawn(dialect.set_isolation_level, connection, "AUTOCOMMIT")
+            record.info[READS_ONLY] = True
 
     async def open_connection(
         dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]
@@ -271,7 +271,7 @@ def _attach_reset(engine: Engine, connector: DBConnector, answers: Answers) -> N
         if is_open is False and not forget_failure(record.info):
             return
         if not was_reset:
-            answers.roll_back(connection, record.info)
+            answers.send_rollback(connection, record.info)
         if is_open is not None and connector.in_transaction(driver_connection):
             cursor = connection.cursor()
             try:

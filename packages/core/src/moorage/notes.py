@@ -5,22 +5,34 @@ SQLAlchemy has an event for each moment at which something is noted. But a conne
 has listeners joins them to its own each time it is taken, and finds them again at each step, which
 makes a fifth of all calls of a one-row read. The methods of the dialect are called at the same
 moments, and a dialect belongs to one engine; so it is those that note, wrapped on the instance.
+What is noted of statements is noted in ``statements``, which wraps the methods that run them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-import time
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
 
-__all__ = ["LIMITS", "Notes", "forget_failure", "notes_of", "take_notes"]
+__all__ = [
+    "LIMITS",
+    "READS_ONLY",
+    "Notes",
+    "forget_failure",
+    "notes_in",
+    "notes_of",
+    "statement_info",
+    "take_notes",
+    "writes",
+]
 
 # Keys in `Connection.info`, which lives as long as the driver's connection.
 _NOTES = "moorage_notes"
+
+READS_ONLY = "moorage_reads_only"
+"""A connection of read sessions; in the ``record_info`` as well, from before it is opened."""
 
 LIMITS = "moorage_limits"
 """The ``TransactionLimits`` of the unit of work that has the connection."""
@@ -44,6 +56,7 @@ class Notes:
     Attributes:
         writes: How many statements that write it has executed.
         has_run_by_hand: It has run SQL that was written by hand and may have written.
+        has_streamed: It has rows that are fetched piece by piece, or had some.
         statement_failed: A statement of it failed, and nobody has rolled back since.
         is_bound: It was told on whose behalf it works.
         is_committing: Its COMMIT was sent.
@@ -55,6 +68,7 @@ class Notes:
         "answered_at",
         "asked_at",
         "has_run_by_hand",
+        "has_streamed",
         "is_bound",
         "is_committing",
         "statement_failed",
@@ -64,6 +78,7 @@ class Notes:
     def __init__(self) -> None:
         self.writes: int = 0
         self.has_run_by_hand: bool = False
+        self.has_streamed: bool = False
         self.statement_failed: bool = False
         self.is_bound: bool = False
         self.is_committing: bool = False
@@ -90,19 +105,36 @@ def notes_of(connection: Connection) -> Notes:
     """
     if connection.invalidated:
         return Notes()
-    return _notes_in(connection.info)
+    return notes_in(connection.info)
 
 
 def forget_failure(info: dict[Any, Any]) -> bool:
     """Return whether a statement failed that nobody has rolled back, and forget it."""
-    notes = _notes_in(info)
+    notes = notes_in(info)
     failed, notes.statement_failed = notes.statement_failed, False
     return failed
 
 
-def take_notes(engine: Engine, *, keeps_time: bool) -> None:
+def statement_info(context: Any) -> dict[Any, Any] | None:
     """
-    Let the dialect of an engine note what is done in each transaction.
+    Return the ``info`` of the connection that a statement runs on.
+
+    For methods of the dialect that run statements, ``do_execute`` for one. While a dialect sets
+    itself up, it asks on what only stands for a connection, and has nothing to remember.
+
+    Args:
+        context: What SQLAlchemy hands to such a method last, if it hands anything.
+    """
+    try:
+        info: dict[Any, Any] = context.root_connection.connection.info
+    except (AttributeError, NotImplementedError):
+        return None
+    return info
+
+
+def take_notes(engine: Engine) -> None:
+    """
+    Let the dialect of an engine note where each transaction begins and ends.
 
     Before a COMMIT behind an error that was swallowed it asks, too, whether there is something to
     commit: some servers answer such a COMMIT with a ROLLBACK, which drivers take for success. The
@@ -110,7 +142,6 @@ def take_notes(engine: Engine, *, keeps_time: bool) -> None:
 
     Args:
         engine: An engine that has a dialect for itself.
-        keeps_time: Note when statements are sent and answered.
     """
     dialect: Any = engine.dialect
     do_begin, do_commit = dialect.do_begin, dialect.do_commit
@@ -124,7 +155,7 @@ def take_notes(engine: Engine, *, keeps_time: bool) -> None:
         do_begin(dbapi_connection)
 
     def commit(dbapi_connection: Any) -> None:
-        notes = _notes_in(dbapi_connection.info)
+        notes = notes_in(dbapi_connection.info)
         if notes.statement_failed:
             notes.statement_failed = False
             _ask(dialect, dbapi_connection, question)
@@ -137,17 +168,6 @@ def take_notes(engine: Engine, *, keeps_time: bool) -> None:
 
     dialect.do_begin, dialect.do_commit = begin, commit
     dialect.do_rollback_to_savepoint = roll_back_to_savepoint
-    dialect.do_execute = _noted(dialect.do_execute, keeps_time)
-    dialect.do_executemany = _noted(dialect.do_executemany, keeps_time)
-    execute_no_params = dialect.do_execute_no_params
-
-    def without_parameters(cursor: Any, statement: str, context: Any = None) -> None:
-        asked_at = time.monotonic() if keeps_time else None
-        execute_no_params(cursor, statement, context)
-        if context is not None:
-            _note(context, statement, asked_at)
-
-    dialect.do_execute_no_params = without_parameters
 
 
 def writes(context: Any, statement: str) -> bool:
@@ -160,37 +180,12 @@ def writes(context: Any, statement: str) -> bool:
     )
 
 
-def _notes_in(info: dict[Any, Any]) -> Notes:
+def notes_in(info: dict[Any, Any]) -> Notes:
+    """Return what is remembered in the ``info`` of a connection."""
     notes: Notes | None = info.get(_NOTES)
     if notes is None:
         notes = info[_NOTES] = Notes()
     return notes
-
-
-def _noted(execute: Callable[..., None], keeps_time: bool) -> Callable[..., None]:
-    def noted(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        asked_at = time.monotonic() if keeps_time else None
-        execute(cursor, statement, parameters, context)
-        if context is not None:  # else it is the dialect's own, outside of any transaction of ours
-            _note(context, statement, asked_at)
-
-    return noted
-
-
-def _note(context: Any, statement: str, asked_at: float | None) -> None:
-    has_written = writes(context, statement)
-    by_hand = not has_written and (context.compiled is None or context.is_text)
-    if asked_at is not None or has_written or by_hand:
-        try:
-            notes = _notes_in(context.root_connection.info)
-        except NotImplementedError:
-            return  # the dialect sets itself up, on what stands for a connection
-        if has_written:
-            notes.writes += 1
-        elif by_hand:
-            notes.has_run_by_hand = True
-        if asked_at is not None:
-            notes.asked_at, notes.answered_at = asked_at, time.monotonic()
 
 
 def _ask(dialect: Any, dbapi_connection: Any, question: str) -> None:

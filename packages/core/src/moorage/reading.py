@@ -9,8 +9,6 @@ which the backend has been told, once, to refuse writes on; they never serve any
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, event
@@ -21,24 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool
 
 from moorage.connector import DBConnector
-from moorage.engine import READS_ONLY
 from moorage.errors import ReadOnlyError, SettingsError, blend
+from moorage.notes import READS_ONLY
 from moorage.pool import pool_of_marked
 from moorage.session import GuardedSession
 
 __all__ = ["ReadSession", "attach_read_rules", "build_read_engine"]
 
 _HINT = "use database.session() or a unit of work for writing"
-_SNAPSHOT_HINT = (
-    "use database.unit_of_work(read_only=True), which is a transaction; what is set for it alone,"
-    " as by SET LOCAL, ends with it"
-)
-# What changes the connection, and would be there for whoever gets it next.
-_OUTLIVES = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(set|reset|discard|use|begin|start|lock|declare|prepare|listen|"
-    r"attach|detach|load)\b",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 class ReadSession(GuardedSession):
@@ -89,13 +77,11 @@ def build_read_engine(engine: AsyncEngine, connector: DBConnector) -> AsyncEngin
 
 def attach_read_rules(engine: AsyncEngine) -> None:
     """
-    Let the read sessions of an engine refuse what would outlive them.
+    Let the read sessions of an engine refuse to be transactions.
 
-    It is the dialect that refuses, as it takes notes: listeners would be paid for by every session.
+    What would outlive them is refused where statements are watched.
     """
     dialect: Any = engine.sync_engine.dialect
-    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        setattr(dialect, name, _refusing(getattr(dialect, name)))
     set_options = dialect.set_connection_execution_options
 
     def set_connection_execution_options(connection: Connection, options: Any) -> None:
@@ -128,23 +114,3 @@ class _EngineWithOwnPool(OptionEngine):
             return True
         driver_connection = connection.connection.driver_connection
         return not self._connector.in_transaction(driver_connection)
-
-
-def _refusing(execute: Callable[..., None]) -> Callable[..., None]:
-    def refusing(cursor: Any, statement: str, *arguments: Any) -> None:
-        context = arguments[-1] if arguments else None
-        if (
-            # What SQLAlchemy has compiled changes no connection.
-            getattr(context, "is_text", False)
-            and isinstance(context.root_connection.engine, _EngineWithOwnPool)  # type: ignore[union-attr]
-            and (found := _OUTLIVES.match(statement))
-        ):
-            ours = ReadOnlyError(
-                f"a statement that begins with {found[1].upper()} would outlive the read session on"
-                " its connection, and meet whoever gets that next",
-                hint=_SNAPSHOT_HINT,
-            )
-            raise blend(ours, sa_exc.InvalidRequestError(str(ours)))
-        execute(cursor, statement, *arguments)
-
-    return refusing
