@@ -24,6 +24,11 @@ from moorage_postgres import Grant, Policy, RowLevelSecurity, auth_users, own_ro
 class Base(Conventions, DeclarativeBase):
     pass
 """
+IMPORTS = """
+import sqlalchemy as sa
+import moorage.models
+from moorage_postgres.migrations import pg_op
+"""
 ROLES = ("anon", "authenticated", "service_role")
 ALL = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"})
 
@@ -80,7 +85,8 @@ class Revision:
         """Run the upgrade, or other code of a revision."""
         names: dict[str, Any] = {"op": Operations(self._context)}
         code = self.upgrade if code is None else dedent(code)
-        exec(f"import sqlalchemy as sa\nimport moorage.models\n{code}", names)  # noqa: S102
+        with Operations.context(self._context):
+            exec(f"{IMPORTS}{code}", names)  # noqa: S102
 
 
 async def within(database: Database, work: Callable[[Connection], Any]) -> Any:

@@ -181,7 +181,7 @@ async def test_what_was_changed_by_hand_is_found(project: Database) -> None:
             connection.execute(text(drift))
             revision = Revision(connection, models(SIMPLE))
             assert revision.differences == sentences, drift
-            assert "op.reload_api()" in revision.upgrade
+            assert "pg_op.reload_api()" in revision.upgrade
             drifted = protection(connection)
             revision.run()
             assert protection(connection) == made, drift

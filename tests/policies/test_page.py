@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from textwrap import dedent
 
 from sqlalchemy import Connection
 
@@ -25,13 +26,14 @@ async def test_the_page_on_policies_runs(project: Database) -> None:
 
     def work(connection: Connection) -> None:
         revision = Revision(connection, metadata)
-        for line in shown.splitlines()[1:]:
+        imported, body = shown.split("def protect_notes() -> None:\n")
+        for line in body.splitlines():
             assert squeezed(line) in squeezed(revision.upgrade)
         revision.run()
         made = protection(connection)
         assert Revision(connection, metadata).differences == []
         revision.run("op.drop_policy('own_rows', 'notes')\nop.disable_rls('notes')")
-        revision.run(shown.replace("def protect_notes() -> None:", "if True:"))
+        revision.run(imported + dedent(body))
         assert protection(connection) == made
 
     await within(project, work)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from moorage import Database
@@ -342,7 +343,11 @@ def test_people_get_what_is_alike_at_once(project: Path, monkeypatch: pytest.Mon
 def test_nothing_is_found_in_a_clean_project(
     server: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A project that was just set up and migrated has no findings, on every backend."""
+    """
+    A project that was just set up and migrated has no findings, on every backend.
+
+    On Supabase its tables are protected as its models declare, and the API gives nothing away.
+    """
     backend = "postgres" if server == "supabase" else server
     with new_database(backend, servers, tmp_path) as database:
         database["type"] = server
@@ -358,6 +363,26 @@ def test_nothing_is_found_in_a_clean_project(
         assert report["facts"]["connector"].startswith(server)
         password = str(database.get("password", ""))
         assert not password or password not in result.output
+        if server == "supabase":
+            protected_as_declared()
+
+
+def protected_as_declared() -> None:
+    """See that the API is given what the models declare, and that this is looked at at all."""
+    commands = (["db", "check"], ["supabase", "lint", "--fail-on", "info"])
+    for command in commands:
+        done = CliRunner().invoke(make_app(), command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    asyncio.run(open_to_everybody("books"))
+    for command in commands:
+        done = CliRunner().invoke(make_app(), command, catch_exceptions=False)
+        assert (done.exit_code, "books" in done.output) == (1, True), done.output
+
+
+async def open_to_everybody(table: str) -> None:
+    """Switch a table's protection off, as somebody in a dashboard may."""
+    async with Database() as database, database.engine.begin() as connection:
+        await connection.execute(text(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"))
 
 
 def test_exit_codes_tell_errors_from_warnings(

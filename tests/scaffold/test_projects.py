@@ -132,10 +132,14 @@ def try_out(
         run(folder, *(alembic if options["standalone"] else [*MOORAGE, "db", "upgrade"]), **where)
     if options["backend"] == "supabase" and has_tables:
         # moorage keeps the version table outside of what is served; Alembic alone does not.
-        expected = {"alembic_version"} if options["standalone"] else set()
-        expected |= {"authors", "books"} if options["example"] else set()
-        expected |= {"users"} if options["auth"] else set()
+        is_own = options["standalone"]
+        expected = {"alembic_version": True} if is_own else {}
+        expected |= {"authors": True, "books": True} if options["example"] else {}
+        expected |= {"users": is_own} if options["auth"] else {}
         assert protected(database) == expected
+        if not is_own:
+            run(folder, *MOORAGE, "db", "check", **where)
+            run(folder, *MOORAGE, "supabase", "lint", "--fail-on", "info", **where)
     if options["fastapi"]:
         app = f"{plan.answers.package}.main:app".removeprefix(".")
         with served(folder, app, plan.source, **where) as url:
@@ -232,19 +236,20 @@ async def be_supabase(settings: dict[str, Any]) -> None:
 
 
 PROTECTED = """
-    SELECT relname FROM pg_class c
+    SELECT relname, EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid) AS has_policy
+    FROM pg_class AS c
     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relrowsecurity
-    AND EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)
     """
 
 
-def protected(settings: dict[str, Any]) -> set[str]:
-    """Return the tables that have row level security and a policy."""
+def protected(settings: dict[str, Any]) -> dict[str, bool]:
+    """Return the tables that have row level security, and whether any policy lets somebody in."""
 
-    async def look() -> set[str]:
+    async def look() -> dict[str, bool]:
         database = Database(DatabaseSettings(**settings, _env_file=None))
         async with database, database.engine.connect() as connection:
-            return set(await connection.scalars(text(PROTECTED)))
+            rows = await connection.execute(text(PROTECTED))
+            return {row.relname: row.has_policy for row in rows}
 
     return asyncio.run(look())
 

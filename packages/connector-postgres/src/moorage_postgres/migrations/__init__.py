@@ -17,7 +17,7 @@ if find_spec("alembic") is None:
         hint="pip install 'moorage[migrations]'",
     )
 
-from moorage_postgres.migrations import comparison, operations, rendering
+from moorage_postgres.migrations import comparison, operations, pg_op, rendering
 from moorage_postgres.migrations.surroundings import migration_options
 
-__all__ = ["comparison", "migration_options", "operations", "rendering"]
+__all__ = ["comparison", "migration_options", "operations", "pg_op", "rendering"]

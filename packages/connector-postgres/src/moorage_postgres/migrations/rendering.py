@@ -31,6 +31,8 @@ _SWITCHES: Final[dict[type[AlterProtectionOp], str]] = {
     ForceRLSOp: "force_rls",
     NoForceRLSOp: "no_force_rls",
 }
+# Of op, type checkers know what Alembic itself brings.
+_IMPORT: Final = "from moorage_postgres.migrations import pg_op"
 _WIDTH: Final = 90  # and four for the function around it
 
 
@@ -38,7 +40,8 @@ def _call(context: AutogenContext, name: str, *arguments: Any, **options: Any) -
     """Return a call, on one line if it fits."""
     written = [repr(argument) for argument in arguments]
     written += [f"{option}={value!r}" for option, value in options.items() if value is not None]
-    function = f"{context.opts['alembic_module_prefix']}{name}"
+    context.imports.add(_IMPORT)
+    function = f"pg_op.{name}"
     line = f"{function}({', '.join(written)})"
     if len(line) <= _WIDTH:
         return line
