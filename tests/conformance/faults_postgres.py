@@ -401,6 +401,30 @@ class LintsTheFirstScript(Fault, PostgresConnector):
         return super().lint_migrations(dict(list(scripts.items())[:1]))
 
 
+class KnowsItsOwnTablesOnly(Fault, PostgresConnector):
+    """Takes a table that it has not seen in the database yet for one of somebody else's."""
+
+    noticed_by = frozenset({"test_migrations_see_the_users_tables"})
+
+    def get_migration_options(
+        self, given: Mapping[str, Any], connection: Connection | None
+    ) -> Mapping[str, Any]:
+        options = super().get_migration_options(given, connection)
+        return {**options, "include_object": lambda _item, _name, _kind, is_there, _other: is_there}
+
+
+class MigratesConnectedOnly(Fault, PostgresConnector):
+    """Looks for the version table also where SQL is only written."""
+
+    noticed_by = frozenset({"test_migrations_see_the_users_tables"})
+
+    def get_migration_options(
+        self, given: Mapping[str, Any], connection: Connection | None
+    ) -> Mapping[str, Any]:
+        connection.scalar(text("SELECT to_regclass('alembic_version')"))  # type: ignore[union-attr]  # the fault
+        return super().get_migration_options(given, connection)
+
+
 class FailsOver(Fault, PostgresConnector):
     """Is right: hands the driver all hosts, of which it takes the first one that answers."""
 

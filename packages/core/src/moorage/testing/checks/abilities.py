@@ -7,7 +7,18 @@ import re
 from typing import ClassVar
 
 import pytest
-from sqlalchemy import TextClause, insert, select, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    TextClause,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from moorage.abilities import (
     BindsIdentities,
@@ -15,6 +26,7 @@ from moorage.abilities import (
     LintsMigrations,
     LocksMigrations,
     ManagesStorage,
+    ShapesMigrations,
     SuspendsForeignKeys,
     TellsWrites,
 )
@@ -194,6 +206,36 @@ class AbilityChecks:
             assert one.rule, one
             assert one.problem, one
             assert one.safe_way, one
+
+    @check(
+        "get_migration_options: may migrations see all tables of the user's, and do without a"
+        " connection?",
+        ability=ShapesMigrations,
+    )
+    async def test_migrations_see_the_users_tables(self, database: Database) -> None:
+        """Autogenerate finds a table that came and one that went; SQL is written unconnected."""
+        from alembic.autogenerate import compare_metadata
+        from alembic.migration import MigrationContext
+
+        from moorage.migrations.shaping import shaped
+
+        connector = database.connector
+        assert isinstance(connector, ShapesMigrations)
+        models = MetaData()
+        Owner.metadata.tables[Owner.__tablename__].to_metadata(models)
+        Table("moorage_new", models, Column("id", Integer, primary_key=True))
+
+        def look(connection: Connection) -> set[tuple[str, str]]:
+            options = {"target_metadata": models, **shaped({}, connector, connection)}
+            context = MigrationContext.configure(connection, opts=options)
+            found = [one for one in compare_metadata(context, models) if isinstance(one, tuple)]
+            tables = {(one[0], one[1].name) for one in found if one[0].endswith("_table")}
+            return {one for one in tables if one[1].startswith("moorage_")}
+
+        async with database.engine.connect() as connection:
+            came, went = ("add_table", "moorage_new"), ("remove_table", Item.__tablename__)
+            assert await connection.run_sync(look) == {came, went}
+        connector.get_migration_options({}, None)  # as where SQL is only written
 
     @check(
         "examine_server: what it tells, and that it gives each connection back",
