@@ -184,14 +184,14 @@ def test_an_app_factory_gets_a_note(tmp_path: Path) -> None:
     """The line with the application is shown as it is and as it should be."""
     folder = make(tmp_path, FACTORY)
     found = discover(folder)
-    assert (found.layout, found.package, found.tool) == ("src", "harbour", "uv")
+    assert (found.layout, found.package, found.dependencies.tool) == ("src", "harbour", "uv")
     (application,) = found.applications
     assert (application.name, application.factory) == ("app", "create_app")
     plan = make_plan(folder, backend="postgres", example=True)
     (note,) = plan.notes
     assert (note.path, note.line) == ("src/harbour/application.py", 5)
-    assert note.remove == ('FastAPI(title="Harbour")',)
-    assert 'FastAPI(title="Harbour", lifespan=database_lifespan())' in note.add
+    assert note.remove == ('    app = FastAPI(title="Harbour")',)
+    assert '    app = FastAPI(title="Harbour", lifespan=database_lifespan())' in note.add
     assert "from harbour.books import router" in note.add
     assert plan.commands == (
         "uv sync",

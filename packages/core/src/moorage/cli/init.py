@@ -178,7 +178,7 @@ class _Run:
 
     def _refuse_monorepo(self, given: Mapping[str, Any], manifest: Manifest) -> None:
         is_chosen = manifest.files or {"layout", "package"} & given.keys()
-        is_a_project = self.found.layout in {"package", "src"} and self.found.dependency_file
+        is_a_project = self.found.layout in {"package", "src"} and self.found.dependencies.path
         if self.found.members and not is_chosen and not is_a_project:
             raise ScaffoldError(
                 f"this folder holds several projects: {', '.join(self.found.members)}",

@@ -93,8 +93,10 @@ def _of_project(
 
 def _of_models(models: str) -> tuple[Sequence[MetaData], None, list[str]]:
     module, _, name = models.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    # The settings of Alembic, which say where source is, are not asked here.
+    for folder in (Path.cwd() / "src", Path.cwd()):
+        if folder.is_dir() and str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
     try:
         base = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

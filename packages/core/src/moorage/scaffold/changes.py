@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,16 @@ from typing import Any
 from moorage.errors import ScaffoldError
 from moorage.scaffold.key_shapes import hide_secrets
 
-__all__ = ["MANIFEST", "Change", "Manifest", "apply_changes", "digest", "read_text", "tree"]
+__all__ = [
+    "MANIFEST",
+    "Change",
+    "Manifest",
+    "apply_changes",
+    "digest",
+    "read_text",
+    "refuse_outside",
+    "tree",
+]
 
 MANIFEST = ".moorage.json"
 
@@ -108,13 +118,13 @@ def digest(text: str) -> str:
 
 def read_text(path: Path) -> str | None:
     r"""
-    Return the text of a file with plain line ends; ``None`` if there is none.
+    Return the text of a file, with plain line ends and no mark before it; ``None`` for no file.
 
     Raises:
         ScaffoldError: It is no UTF-8, or cannot be read.
     """
     try:
-        return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
@@ -142,6 +152,21 @@ def tree(changes: Sequence[Change]) -> str:
     return "\n".join(lines)
 
 
+def refuse_outside(root: Path, changes: Sequence[Change]) -> None:
+    """
+    Refuse to change anything beyond a project.
+
+    Raises:
+        ScaffoldError: A link leads there.
+    """
+    for change in changes:
+        if not (root / change.path).resolve().is_relative_to(root.resolve()):
+            raise ScaffoldError(
+                f"{change.path} leads out of the project through a link; nothing was changed",
+                hint="remove the link, or run the command where it leads",
+            )
+
+
 def apply_changes(root: Path, changes: Sequence[Change]) -> None:
     """
     Make all changes, or none: a failure half-way leaves the project as it was.
@@ -150,13 +175,9 @@ def apply_changes(root: Path, changes: Sequence[Change]) -> None:
         ScaffoldError: A file is not what it was when the changes were planned, lies outside of
             the project, or cannot be written.
     """
+    refuse_outside(root, changes)
     for change in changes:
         path = root / change.path
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise ScaffoldError(
-                f"{change.path} leads out of the project through a link; nothing was changed",
-                hint="remove the link, or run the command where it leads",
-            )
         if read_text(path) != change.before:
             raise ScaffoldError(
                 f"{change.path} was changed meanwhile; nothing was written",
@@ -193,8 +214,9 @@ def _make_folder(folder: Path, made: list[Path]) -> None:
 
 
 def _encoded(text: str, original: bytes | None) -> bytes:
-    is_crlf = original is not None and b"\r\n" in original
-    return (text.replace("\n", "\r\n") if is_crlf else text).encode()
+    original = original or b""
+    data = (text.replace("\n", "\r\n") if b"\r\n" in original else text).encode()
+    return BOM_UTF8 + data if original.startswith(BOM_UTF8) else data
 
 
 def _replace(path: Path, content: bytes) -> None:

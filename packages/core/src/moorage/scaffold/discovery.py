@@ -4,21 +4,25 @@ What is there already: read from the files of a project, of which nothing is imp
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-from moorage.errors import ScaffoldError
+from dotenv import dotenv_values
 
-__all__ = ["Application", "Found", "Layout", "Place", "Tool", "discover", "python_files"]
+from moorage.errors import ScaffoldError
+from moorage.scaffold.dependency_lists import DependencyList, find_dependency_list
+from moorage.scaffold.landmarks import Application, Place, landmarks
+from moorage.scaffold.own_alembic import OwnAlembic, find_alembic
+
+__all__ = ["Found", "Layout", "discover", "modules_of", "python_files"]
 
 Layout = Literal["package", "src", "flat", "none"]
-Tool = Literal["uv", "poetry", "hatch", "pdm", "pip"]
 
 _NOT_SOURCE = frozenset(
     [
@@ -37,42 +41,7 @@ _NOT_SOURCE = frozenset(
     ]
 )
 _NOT_PROGRAM = frozenset({"setup.py", "conftest.py", "noxfile.py", "tasks.py", "fabfile.py"})
-_DATABASE_CALLS = {
-    "create_engine": "engine (blocking)",
-    "create_async_engine": "engine",
-    "sessionmaker": "sessions (blocking)",
-    "async_sessionmaker": "sessions",
-    "declarative_base": "base of models",
-}
-_DATABASE_BASES = frozenset({"DeclarativeBase", "DeclarativeBaseNoMeta"})
 _MOST_FILES = 5000
-
-
-@dataclass(frozen=True)
-class Place:
-    """Something that was found: what it is, what it is called, and where it stands."""
-
-    kind: str
-    name: str
-    path: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.name}, {self.kind}"
-
-
-@dataclass(frozen=True)
-class Application(Place):
-    """
-    A FastAPI object.
-
-    Attributes:
-        factory: The function that makes it; empty for an object of a module.
-        lifespan: What it is given as ``lifespan=``; empty for nothing.
-    """
-
-    factory: str = ""
-    lifespan: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,12 +53,12 @@ class Found:
         root: Its folder.
         layout: Where its source is: a package, ``src/`` with one, modules in the root, or nothing.
         package: The name of that package.
-        tool: What manages its dependencies.
-        dependency_file: Where they are listed; empty if nowhere.
+        dependencies: Where its dependencies are listed, and what manages them.
         applications: FastAPI objects.
         database_code: SQLAlchemy's engines, session factories and bases.
         settings: Classes of settings.
-        alembic: Its ``alembic.ini``; empty for none.
+        alembic: Its Alembic.
+        python: The line that says for which Pythons it is; empty for no such line.
         env_variables: Names of the variables in ``.env``; ``None`` without such a file.
         files: Other files that matter and are there.
         members: Projects below this folder, each with a ``pyproject.toml`` of its own.
@@ -100,12 +69,12 @@ class Found:
     root: Path
     layout: Layout = "none"
     package: str = ""
-    tool: Tool = "pip"
-    dependency_file: str = ""
+    dependencies: DependencyList = field(default_factory=DependencyList)
     applications: tuple[Application, ...] = ()
     database_code: tuple[Place, ...] = ()
     settings: tuple[Place, ...] = ()
-    alembic: str = ""
+    alembic: OwnAlembic | None = None
+    python: str = ""
     env_variables: tuple[str, ...] | None = None
     files: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
@@ -114,20 +83,25 @@ class Found:
 
     def summary(self) -> list[str]:
         """Return what was found, a line for each thing."""
+        folder = self.package.replace(".", "/")
         layouts = {
-            "package": f"the package {self.package}/",
-            "src": f"the package src/{self.package}/",
+            "package": f"the package {folder}/",
+            "src": f"the package src/{folder}/" if folder else "modules in src/",
             "flat": "modules in the project's folder",
             "none": "none yet",
         }
         lines = [f"source: {layouts[self.layout]}"]
-        where = f"{self.dependency_file}, {self.tool}" if self.dependency_file else "none yet"
-        lines.append(f"dependencies: {where}")
+        listed = self.dependencies
+        lines.append(
+            f"dependencies: {f'{listed.path}, {listed.tool}' if listed.path else 'none yet'}"
+        )
         for application in self.applications:
             how = f"made by {application.factory}()" if application.factory else "an object"
-            lifespan = f", lifespan {application.lifespan}" if application.lifespan else ""
+            how += ", mounted in another one" if application.is_mounted else ""
+            how += f", lifespan {application.lifespan}" if application.lifespan else ""
+            how += "".join(f", {one.event} {one.function}()" for one in application.handlers)
             place = f"{application.path}:{application.line}"
-            lines.append(f"FastAPI: {application.name} in {place}, {how}{lifespan}")
+            lines.append(f"FastAPI: {application.name} in {place}, {how}")
         lines += [f"settings: {place}" for place in self.settings]
         lines += [f"database code: {place}" for place in self.database_code]
         if self.alembic:
@@ -159,7 +133,7 @@ def discover(root: Path, ours: frozenset[str] = frozenset()) -> Found:
         relative = path.relative_to(root).as_posix()
         if relative in ours:
             continue
-        for place in _look_at(path, relative):
+        for place in landmarks(path, relative):
             if isinstance(place, Application):
                 applications.append(place)
             elif place.kind == "settings":
@@ -167,25 +141,30 @@ def discover(root: Path, ours: frozenset[str] = frozenset()) -> Found:
             else:
                 database_code.append(place)
     layout, package = _layout(root, applications, ours)
-    tool, dependency_file = _dependencies(root, project)
+    listed = find_dependency_list(root, project)
     there = ("README.md", ".gitignore", "compose.yaml", "compose.yml", "docker-compose.yml")
     return Found(
         root=root,
         layout=layout,
         package=package,
-        tool=tool,
-        dependency_file=dependency_file,
+        dependencies=listed,
         applications=tuple(applications),
         database_code=tuple(database_code),
         settings=tuple(settings),
-        alembic="alembic.ini" if (root / "alembic.ini").is_file() else "",
+        alembic=find_alembic(root, project),
+        python=_python(project),
         env_variables=_variables(root / ".env"),
         files=tuple(name for name in (*there, "docker-compose.yaml") if (root / name).exists()),
         members=tuple(_members(root)),
-        uses_fastapi=bool(applications) or _mentions_fastapi(root, project, dependency_file),
+        uses_fastapi=bool(applications) or _mentions_fastapi(root, project, listed),
         has_pytest_settings="pytest" in project.get("tool", {})
         or any((root / name).exists() for name in ("pytest.ini", "tox.ini", "setup.cfg")),
     )
+
+
+def modules_of(folder: Path) -> list[str]:
+    """Return the modules that stand in a folder and belong to the program."""
+    return sorted(path.stem for path in folder.glob("*.py") if path.name not in _NOT_PROGRAM)
 
 
 def python_files(folder: Path) -> Iterator[Path]:
@@ -206,74 +185,25 @@ def python_files(folder: Path) -> Iterator[Path]:
                 yield here / name
 
 
-def _look_at(path: Path, relative: str) -> Iterator[Place]:
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):
-        return  # a template, or a file for another Python
-    factories = {
-        id(inner): function.name
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for inner in ast.walk(function)
-    }
-    assigned = {
-        id(node.value): ast.unparse(
-            node.targets[0] if isinstance(node, ast.Assign) else node.target
-        )
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func).rpartition(".")[2]
-            name = assigned.get(id(node), called)
-            if called == "FastAPI":
-                lifespan = next(
-                    (ast.unparse(k.value) for k in node.keywords if k.arg == "lifespan"), ""
-                )
-                yield Application(
-                    "FastAPI", name, relative, node.lineno, factories.get(id(node), ""), lifespan
-                )
-            elif called in _DATABASE_CALLS:
-                yield Place(_DATABASE_CALLS[called], name, relative, node.lineno)
-        elif isinstance(node, ast.ClassDef):
-            bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
-            if bases & _DATABASE_BASES:
-                yield Place("base of models", node.name, relative, node.lineno)
-            elif "BaseSettings" in bases:
-                yield Place("settings", node.name, relative, node.lineno)
-
-
 def _layout(
     root: Path, applications: list[Application], ours: frozenset[str]
 ) -> tuple[Layout, str]:
-    def packages(folder: Path) -> list[str]:
-        return [
-            entry.name
-            for entry in sorted(folder.iterdir())
-            if entry.is_dir()
-            and entry.name.isidentifier()
-            and entry.name not in _NOT_SOURCE
-            and not (entry / "pyvenv.cfg").exists()
-            and (
-                (entry / "__init__.py").exists()
-                or (entry.name == "app" and any(entry.glob("*.py")))
-            )
-        ]
-
     def best(names: list[str], prefix: str) -> str:
-        serving = [a.path.removeprefix(prefix).partition("/")[0] for a in applications]
-        return next((name for name in names if name in serving), names[0])
+        serving = [one.path.removeprefix(prefix) for one in applications]
+        for name in names:
+            folder = f"{name.replace('.', '/')}/"
+            if any(path.startswith(folder) for path in serving):
+                return name
+        return names[0]
 
-    if (root / "src").is_dir() and (inside := packages(root / "src")):
-        return "src", best(inside, "src/")
-    beside = packages(root)
-    modules = [
-        entry.name
-        for entry in root.glob("*.py")
-        if entry.name not in _NOT_PROGRAM and entry.name not in ours
-    ]
+    source = root / "src"
+    if source.is_dir():
+        if inside := [*_packages(source), *_packages_of_namespaces(source)]:
+            return "src", best(inside, "src/")
+        if any(source.glob("*.py")):
+            return "src", ""
+    beside = _packages(root)
+    modules = [name for name in modules_of(root) if f"{name}.py" not in ours]
     is_served_flat = any("/" not in application.path for application in applications)
     if "app" in beside and not is_served_flat:
         return "package", "app"
@@ -282,51 +212,60 @@ def _layout(
     return ("flat", "") if modules else ("none", "")
 
 
+def _packages(folder: Path) -> list[str]:
+    # What leads elsewhere by a link is found there, if that is below the project.
+    return [
+        entry.name
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir()
+        and not entry.is_symlink()
+        and entry.name.isidentifier()
+        and entry.name not in _NOT_SOURCE
+        and not (entry / "pyvenv.cfg").exists()
+        and ((entry / "__init__.py").exists() or (entry.name == "app" and any(entry.glob("*.py"))))
+    ]
+
+
+def _packages_of_namespaces(folder: Path) -> list[str]:
+    return [
+        f"{entry.name}.{name}"
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and entry.name.isidentifier() and not (entry / "__init__.py").exists()
+        for name in _packages(entry)
+    ]
+
+
 def _pyproject(root: Path) -> dict[str, Any]:
     path = root / "pyproject.toml"
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScaffoldError(
             f"{path} cannot be read: {error}", hint="correct the file first; nothing was changed"
         ) from error
 
 
-def _dependencies(root: Path, project: dict[str, Any]) -> tuple[Tool, str]:
-    tools = project.get("tool", {})
-    backend = str(project.get("build-system", {}).get("build-backend", ""))
-    tool: Tool = "pip"
-    if "poetry" in tools or "poetry" in backend or (root / "poetry.lock").exists():
-        tool = "poetry"
-    elif "pdm" in tools or (root / "pdm.lock").exists():
-        tool = "pdm"
-    elif "uv" in tools or (root / "uv.lock").exists():
-        tool = "uv"
-    elif "envs" in tools.get("hatch", {}):
-        tool = "hatch"
-    if "project" in project or "dependencies" in tools.get("poetry", {}):
-        return tool, "pyproject.toml"
-    if (root / "requirements.txt").is_file():
-        return "pip", "requirements.txt"
-    return tool, "pyproject.toml" if project and tool != "pip" else ""
+def _mentions_fastapi(root: Path, project: dict[str, Any], listed: DependencyList) -> bool:
+    poetry = project.get("tool", {}).get("poetry", {}).get("dependencies", {})
+    text = "\n".join([*project.get("project", {}).get("dependencies", ()), *poetry])
+    if listed.path not in {"", "pyproject.toml"}:
+        text = (root / listed.path).read_text(encoding="utf-8", errors="replace")
+    return re.search(r"(?:^|[\s'\"\[])fastapi\b", text, re.IGNORECASE) is not None
 
 
-def _mentions_fastapi(root: Path, project: dict[str, Any], dependency_file: str) -> bool:
-    if dependency_file == "requirements.txt":
-        text = (root / dependency_file).read_text(encoding="utf-8", errors="replace")
-    else:
-        poetry = project.get("tool", {}).get("poetry", {}).get("dependencies", {})
-        text = "\n".join([*project.get("project", {}).get("dependencies", ()), *poetry])
-    return re.search(r"^\s*fastapi\b", text, re.MULTILINE | re.IGNORECASE) is not None
+def _python(project: dict[str, Any]) -> str:
+    poetry = project.get("tool", {}).get("poetry", {}).get("dependencies", {})
+    given = project.get("project", {}).get("requires-python") or poetry.get("python")
+    return given if isinstance(given, str) else ""
 
 
 def _variables(path: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return tuple(re.findall(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=", text, re.MULTILINE))
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    return tuple(dotenv_values(stream=StringIO(text), interpolate=False))
 
 
 def _members(root: Path) -> Iterator[str]:

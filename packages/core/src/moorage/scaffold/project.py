@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,13 +14,20 @@ from moorage.errors import ScaffoldError
 from moorage.scaffold import standalone
 from moorage.scaffold.adoption import Note, adoption_notes, to_markdown
 from moorage.scaffold.backends import Backend, Variable, find_backend
-from moorage.scaffold.changes import MANIFEST, Change, Manifest, digest, read_text
+from moorage.scaffold.changes import (
+    MANIFEST,
+    Change,
+    Manifest,
+    digest,
+    read_text,
+    refuse_outside,
+)
 from moorage.scaffold.dependencies import development, requirements
-from moorage.scaffold.discovery import Found
+from moorage.scaffold.discovery import Found, modules_of
 from moorage.scaffold.imports import arrange_imports
+from moorage.scaffold.listing import Listing
 from moorage.scaffold.questions import Answers
 from moorage.scaffold.rendering import render
-from moorage.scaffold.requirements import add_to_pyproject, add_to_requirements
 from moorage.scaffold.section import Section
 from moorage.scaffold.steps import Steps
 from moorage.settings import DatabaseSettings
@@ -108,7 +116,7 @@ class _Planner:
         answers = self.answers
         self.backend = find_backend(answers.backend)
         self.source = "src" if answers.layout == "src" else ""
-        self.package = "/".join(filter(None, (self.source, answers.package)))
+        self.package = "/".join(filter(None, (self.source, answers.package.replace(".", "/"))))
         self.app = f"{answers.package}." if answers.package else ""
         self.folder = self._database_folder()
         self.db = f"{self.app}{self.folder}"
@@ -116,7 +124,10 @@ class _Planner:
         self.has_alembic = not self.found.alembic or "alembic.ini" in self.manifest.files
         self.has_main = answers.fastapi and self._is_ours_or_free("main.py")
         self.migrations = self._migrations_folder()
-        self.steps = Steps(self.found, answers, self.app if self.has_main else None)
+        self.needed = requirements(self.backend, answers)
+        needed = (*self.needed, *development(answers))
+        app = self.app if self.has_main else None
+        self.steps = Steps(self.found, answers, app, self.db, self.has_alembic, needed)
         writer = "unit: DBUnitOfWork" if answers.unit_of_work else "session: DBSession"
         is_unit = answers.unit_of_work or not answers.standalone
         self.values = {
@@ -244,12 +255,13 @@ class _Planner:
             if (before := read_text(self.found.root / path)) != after
         ]
         changes += self._manifest_change(changes, digests)
+        refuse_outside(self.found.root, changes)
         return ProjectPlan(
             answers=self.answers,
             changes=tuple(changes),
             kept=self.kept,
             notes=tuple(notes),
-            requirements=tuple(requirements(self.backend, self.answers)),
+            requirements=tuple(self.needed),
             development=tuple(development(self.answers)),
             variables=tuple(one for one in self._variables() if one.is_to_fill_in),
             modules=(f"{self.db}.models", *([f"{self.app}main"] if self.has_main else [])),
@@ -320,7 +332,8 @@ class _Planner:
 
     def _own(self) -> list[str]:
         """Return the names of what is the project's own, as ruff finds them."""
-        return [self.answers.package] if self.answers.package else [self.folder, "books", "main"]
+        top = self.answers.package.partition(".")[0]
+        return [top] if top else [self.folder, "books", "main"]
 
     def _folders(self) -> list[str]:
         return ["alembic"] if self.migrations == "alembic" else []
@@ -356,24 +369,15 @@ class _Planner:
     # -- files that belong to somebody, of which some lines are ours
 
     def _add_dependencies(self) -> None:
-        root, tool = self.found.root, self.answers.tool
-        listed = self.found.dependency_file
-        if listed == "requirements.txt" or (tool == "pip" and not listed):
-            for name, wanted in (
-                ("requirements.txt", requirements(self.backend, self.answers)),
-                ("requirements-dev.txt", development(self.answers)),
-            ):
-                before = read_text(root / name) or ""
-                self.edits[name] = add_to_requirements(before, wanted)
-            return
-        self.edits["pyproject.toml"] = add_to_pyproject(
-            read_text(root / "pyproject.toml") or "",
-            tool,
-            requirements(self.backend, self.answers),
-            development(self.answers),
-            name=_project_name(root),
-            package=self.package or ".",
-        )
+        package = self.answers.package or self.folder
+        ours = {path.removesuffix(".py") for path in self.files if re.fullmatch(r"\w+\.py", path)}
+        modules = () if self.answers.package else sorted({*modules_of(self.found.root), *ours})
+        listing = Listing(self.found, self.answers, self.needed, development(self.answers))
+        listing.add(_project_name(self.found.root), self.package or ".")
+        if not self.source:
+            listing.name_packages(package, modules)
+        self.edits |= listing.edits
+        self.kept |= listing.kept
 
     def _variables(self) -> list[Variable]:
         variables = list(self.backend.variables)
@@ -398,7 +402,7 @@ class _Planner:
             lacking = [line for one in missing for line in one.lines()]
             self.edits[".env.example"] = _appended(before, lacking)
         no_secrets = not any(one.is_to_fill_in for one in self._variables())
-        if no_secrets and self.found.env_variables is None:
+        if no_secrets and not (self.found.root / ".env").exists():
             self.edits[".env"] = _text(lines)
 
     def _add_ignored(self) -> None:
@@ -428,7 +432,11 @@ class _Planner:
         if others and "README.md" not in others:
             self.kept[others[0]] = "no section is added to a README that is no README.md"
             return
-        before = read_text(root / "README.md")
+        try:
+            before = read_text(root / "README.md")
+        except ScaffoldError:
+            self.kept["README.md"] = "no section is added to what is no UTF-8 text"
+            return
         section = Section(self._section())
         after, kept = section.put_into(
             before, self.manifest.files.get(_SECTION), self.values["title"]
@@ -460,9 +468,8 @@ class _Planner:
             *(f"$ {command}" for command in self.steps.commands()),
             "```",
             "",
-            f"Models are in `{self._in_package(self.folder)}/models.py`; after a change of them:"
-            f" `{steps.revise}",
-            f'-m "what it does"`, then `{steps.upgrade}`.',
+            f"Models are in `{self._in_package(self.folder)}/models.py`; after a change of them:",
+            f'`{steps.revise} -m "what it does"`, then `{steps.upgrade}`.',
             *([f"Rows to begin with: `{steps.seed}`."] if self.answers.example else []),
         ]
 

@@ -12,12 +12,14 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from keyword import iskeyword
 from typing import Any, Literal, get_args
 
 from moorage.errors import ScaffoldError
 from moorage.registry import installed_connectors
 from moorage.scaffold.backends import find_backend, known_backends
-from moorage.scaffold.discovery import Found, Tool
+from moorage.scaffold.dependency_lists import Tool
+from moorage.scaffold.discovery import Found
 from moorage.settings import DatabaseSettings
 
 __all__ = ["Answers", "Question", "make_answers", "questions"]
@@ -84,9 +86,11 @@ def questions(found: Found, given: Mapping[str, Any] | None = None) -> list[Ques
     fields = DatabaseSettings.model_fields
     backends = tuple(known_backends())
     is_new = found.layout == "none"
-    tool = found.tool if found.dependency_file else "uv" if shutil.which("uv") else "pip"
+    listed = found.dependencies
+    tool = listed.tool if listed.path else "uv" if shutil.which("uv") else "pip"
     layout = "package" if is_new else found.layout
-    package = found.package or ("" if layout == "flat" else _package_name(found))
+    has_none = layout == "flat" or (layout == "src" and not is_new)
+    package = found.package or ("" if has_none else _package_name(found))
     asked = [
         Question("backend", "Which database?", "choice", backends, _installed(backends), "BACKEND"),
         _yes_no("fastapi", "With FastAPI?", found.uses_fastapi or is_new),
@@ -134,7 +138,7 @@ def make_answers(asked: list[Question], given: Mapping[str, Any]) -> Answers:
             problems.append(f"standalone: there is no source of a layer for {backend.name}")
         if values["layout"] == "flat":
             values["package"] = ""
-        elif not values["package"]:
+        elif not values["package"] and (values["layout"] != "src" or known["package"].recommended):
             problems.append("package: a name is needed, unless the layout is flat")
     if problems:
         raise ScaffoldError(
@@ -159,9 +163,13 @@ def _problem(one: Question, value: object) -> str:
         least = 1 if one.name == "pool_size" else 0
         is_number = isinstance(value, int) and not isinstance(value, bool) and value >= least
         return "" if is_number else f"{value!r} is no whole number from {least} on"
-    if not isinstance(value, str) or re.fullmatch(r"([a-z][a-z0-9_]*)?", value) is None:
+    if not isinstance(value, str) or not (value == "" or _is_package(value)):
         return f"{value!r} is no name of a package; use small letters, digits and _"
-    return f"{value!r} is taken" if value in _TAKEN else ""
+    return f"{value!r} is taken" if value.partition(".")[0] in _TAKEN else ""
+
+
+def _is_package(name: str) -> bool:
+    return all(part.isidentifier() and not iskeyword(part) for part in name.split("."))
 
 
 def _yes_no(name: str, text: str, recommended: bool) -> Question:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from moorage.errors import MissingExtraError, ScaffoldError
-from moorage.scaffold.discovery import Tool
+from moorage.errors import MissingExtraError
+from moorage.scaffold.dependency_lists import Tool
 
-__all__ = ["add_to_pyproject", "add_to_requirements", "distribution"]
+__all__ = ["add_to_pyproject", "add_to_requirements", "distribution", "name_packages"]
 
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?\s*(.*)", re.DOTALL)
 
@@ -35,6 +35,7 @@ def add_to_pyproject(
     *,
     name: str,
     package: str,
+    extra: str = "",
 ) -> str:
     """
     Return the text of a ``pyproject.toml`` with the dependencies that it lacks.
@@ -46,11 +47,64 @@ def add_to_pyproject(
         development: What its tests need.
         name: Name of the project, for a new file.
         package: Its package below the folder, for a new file.
+        extra: The extra that has what the tests need; empty for a group.
 
     Raises:
-        ScaffoldError: It computes its dependencies elsewhere.
         MissingExtraError: tomlkit is not installed.
     """
+    tomlkit = _tomlkit()
+    document = tomlkit.parse(text)
+    poetry = document.get("tool", {}).get("poetry", {})
+    listed = document.get("project", {})
+    if "dependencies" in poetry and "dependencies" not in listed:
+        _add_to_poetry(document, requirements, development)
+        return str(tomlkit.dumps(document))
+    if "project" not in document:
+        _begin(document, tool, name, package)
+    project: Any = document["project"]
+    _extend(project, "dependencies", requirements)
+    if tool == "hatch":
+        environment = _table(document, "tool", "hatch", "envs", "default")
+        _extend(environment, "dependencies", development)
+    elif extra:
+        _extend(project["optional-dependencies"], extra, development)
+    else:
+        _extend(_table(document, "dependency-groups"), "dev", development)
+    return str(tomlkit.dumps(document))
+
+
+def name_packages(text: str, tool: Tool, package: str, modules: Sequence[str] = ()) -> str:
+    """
+    Return the text of a ``pyproject.toml`` that says what is to be installed, where it did not.
+
+    Left alone, setuptools takes all folders, and refuses where there are several of them: those of
+    migrations and seeds would keep a project from being installed that could be before.
+
+    Args:
+        text: The file as it is.
+        tool: What manages the dependencies.
+        package: The package, or the one beside the modules.
+        modules: What else is to be installed.
+    """
+    document = _tomlkit().parse(text)
+    backend = document.get("build-system", {}).get("build-backend", "")
+    guesses = backend.startswith("setuptools") or (not backend and tool in {"pip", "pdm", "hatch"})
+    said = document.get("tool", {}).get("setuptools", {})
+    if (
+        "project" not in document
+        or not guesses
+        or {"packages", "py-modules", "package-dir"} & set(said)
+    ):
+        return text
+    top = package.partition(".")[0]
+    find = _table(document, "tool", "setuptools", "packages", "find")
+    find["include"] = [top, f"{top}.*"]
+    if modules:
+        document["tool"]["setuptools"]["py-modules"] = sorted(modules)
+    return str(_tomlkit().dumps(document))
+
+
+def _tomlkit() -> Any:
     try:
         import tomlkit
     except ImportError as error:
@@ -58,26 +112,7 @@ def add_to_pyproject(
             f"editing pyproject.toml needs an optional package: {error}",
             hint="pip install 'moorage[cli]'",
         ) from error
-    document = tomlkit.parse(text)
-    poetry = document.get("tool", {}).get("poetry", {})
-    if "project" not in document and "dependencies" in poetry:
-        _add_to_poetry(document, requirements, development)
-        return tomlkit.dumps(document)
-    if "project" not in document:
-        _begin(document, tool, name, package)
-    project: Any = document["project"]
-    if "dependencies" in project.get("dynamic", ()):
-        raise ScaffoldError(
-            "pyproject.toml takes its dependencies from elsewhere (project.dynamic)",
-            hint=f"add these there by hand and run again: {', '.join(requirements)}",
-        )
-    _extend(project, "dependencies", requirements)
-    if tool == "hatch":
-        environment = _table(document, "tool", "hatch", "envs", "default")
-        _extend(environment, "dependencies", development)
-    else:
-        _extend(_table(document, "dependency-groups"), "dev", development)
-    return tomlkit.dumps(document)
+    return tomlkit
 
 
 def _merged(present: list[str], wanted: Sequence[str]) -> list[str]:
