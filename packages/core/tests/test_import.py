@@ -147,6 +147,7 @@ def test_import_brings_a_known_list_of_modules(seen: dict[str, Any]) -> None:
         "moorage.session",
         "moorage.settings",
         "moorage.shield",
+        "moorage.statements",
         "moorage.tls",
         "moorage.unit_of_work",
     }

@@ -267,6 +267,13 @@ class SQLiteConnector(DBConnector):
         """Let the lock go."""
         self._migration_lock.release((await connection.get_raw_connection()).driver_connection)
 
+    def in_transaction(self, driver_connection: Any) -> bool | None:
+        """Return what SQLite says, which knows of every way to open or end one."""
+        try:
+            return bool(driver_connection.in_transaction)
+        except ValueError:
+            return None  # somebody closed the connection
+
     def is_closed(self, driver_connection: Any) -> bool:
         """Return whether the driver's connection was closed."""
         return driver_connection._connection is None

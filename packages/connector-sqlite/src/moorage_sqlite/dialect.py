@@ -16,6 +16,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,6 +66,7 @@ STATEMENT_TIMEOUT = "MOORAGE_STATEMENT_TIMEOUT"
 READ_LOCK = "SELECT 1 FROM sqlite_master LIMIT 1"
 """Takes the read lock of a transaction that was opened deferred."""
 
+_LOCKING = frozenset({BEGIN_IMMEDIATE, READ_LOCK})
 _LONGEST_PAUSE_SECONDS = 0.02
 # A statement that is told to end does so within milliseconds; a file system may take longer.
 _END_SECONDS = 5.0
@@ -122,30 +124,17 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         """Run a statement; the ones that only take a lock are repeated until they have it."""
         _refuse_write(statement, context)
+        execute = partial(cursor.execute, statement, parameters)
+        if statement not in _LOCKING:
+            if _takes_its_own_lock(context):
+                self._repeat(_driver_connection(cursor), partial(self._run, cursor, execute))
+            else:
+                self._run(cursor, execute)
+            return
         if statement == BEGIN_IMMEDIATE:
             self._queue_up(cursor)
-        elif statement != READ_LOCK:
-
-            def run() -> None:
-                self._run(
-                    cursor,
-                    lambda: super(MoorageSQLiteDialect, self).do_execute(
-                        cursor, statement, parameters, context
-                    ),
-                )
-
-            if _takes_its_own_lock(context):
-                self._repeat(_driver_connection(cursor), run)
-            else:
-                run()
-            return
         try:
-            self._repeat(
-                _driver_connection(cursor),
-                lambda: super(MoorageSQLiteDialect, self).do_execute(
-                    cursor, statement, parameters, context
-                ),
-            )
+            self._repeat(_driver_connection(cursor), execute)
         except BaseException:
             self.write_queue.release(_driver_connection(cursor))
             raise
@@ -155,22 +144,14 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
     ) -> None:
         """Run a statement for each of many rows."""
         _refuse_write(statement, context)
-        self._run(
-            cursor,
-            lambda: super(MoorageSQLiteDialect, self).do_executemany(
-                cursor, statement, parameters, context
-            ),
-        )
+        self._run(cursor, partial(cursor.executemany, statement, parameters))
 
     def do_commit(self, dbapi_connection: Any) -> None:
         """Commit what is open; wait for readers where they stand in the way."""
         connection = dbapi_connection.driver_connection
         if connection.in_transaction:
             try:
-                self._repeat(
-                    connection,
-                    lambda: super(MoorageSQLiteDialect, self).do_commit(dbapi_connection),
-                )
+                self._repeat(connection, dbapi_connection.commit)
             except BaseException:
                 # SQLite keeps the transaction open, and SQLAlchemy takes a failed COMMIT for its
                 # end: nobody else would roll it back.
@@ -238,13 +219,14 @@ class MoorageSQLiteDialect(SQLiteDialect_aiosqlite):
 
     def _repeat(self, connection: Any, act: Callable[[], None]) -> None:
         """Do it until no lock stands in the way, or the deadline for locks is over."""
-        end = time.monotonic() + self.limits.lock_seconds(connection)
+        began = time.monotonic()
         pause = 0.001
         while True:
             try:
                 return act()
             except sqlite3.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() >= end:
+                waited = time.monotonic() - began
+                if not _is_busy(error) or waited >= self.limits.lock_seconds(connection):
                     raise
             util.await_only(asyncio.sleep(pause * random.uniform(0.5, 1.0)))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["first_word", "writes"]
 
 _COMMENTS = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*", re.DOTALL)
 _WRITING_WORD = re.compile(r"\b(insert|update|delete|replace)\b", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]+")
 _READING = frozenset({"select", "values", "explain"})
 
 
+# What SQLAlchemy has compiled comes again and again, and is asked about more than once.
+@lru_cache(maxsize=500)
 def first_word(statement: str) -> str:
     """Return the first key word of a statement in lower case, comments skipped."""
     rest = _COMMENTS.sub("", statement, count=1)
-    match = re.match(r"[A-Za-z]+", rest)
+    match = _WORD.match(rest)
     return match.group().lower() if match else ""
 
 
+@lru_cache(maxsize=500)
 def writes(statement: str) -> bool:
     """
     Return whether a statement may write.

@@ -44,6 +44,7 @@ class Answers:
         self._least_commit = settings.commit_timeout_seconds
         self.usual: float = self.seconds(None)
         """How long one statement is waited for, where nobody says otherwise; 0 is for ever."""
+        self._tells = type(connector).in_transaction is not DBConnector.in_transaction
         self._roll_back = engine.dialect.do_rollback
 
     def commit(self, run: Callable[..., None], connection: Any) -> None:
@@ -56,15 +57,18 @@ class Answers:
         wait_in(info).call(seconds, run, connection)
 
     def roll_back(self, connection: Any) -> None:
-        """
-        Send ROLLBACK, unless there is nothing to roll back.
-
-        A read session's connection is in autocommit, and only a stream opens a transaction on it.
-        What was opened behind SQLAlchemy's back is found when the connection returns to the pool.
-        """
+        """Send ROLLBACK, unless the connection rests; the pool asks its driver when it is back."""
         info = _info_of(connection)
-        if READS_ONLY not in info or notes_in(info).has_streamed:
+        if not self.rests(info):
             self.send_rollback(connection, info)
+
+    def rests(self, info: _Info) -> bool:
+        """
+        Return whether a connection is in autocommit, and its driver would know it otherwise.
+
+        That of a read session is, unless rows were fetched piece by piece.
+        """
+        return READS_ONLY in info and self._tells and not notes_in(info).has_streamed
 
     def send_rollback(self, connection: Any, info: _Info) -> None:
         """Send ROLLBACK, unless the connection was closed by force, and the transaction with it."""

@@ -91,7 +91,7 @@ def _tell(session: GuardedSession, transaction: SessionTransaction, connection: 
                 hint="give each database a session of its own",
             )
         return
-    binder = cast("BindsIdentities", connector)
+    binder: BindsIdentities = connector  # type: ignore[assignment]  # just asked
     if identity is None and binder.requires_identity():
         raise IdentityRequiredError(
             "a session without an identity reached a database that demands one",

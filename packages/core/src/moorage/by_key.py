@@ -9,12 +9,12 @@ kept knows its key.
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Mapper
 
-__all__ = ["KEY", "KEY_TYPES", "statement_by_key"]
+__all__ = ["KEY", "KEY_TYPES", "Plan", "plan_by_key"]
 
 KEY = "moorage_key"
 """Name of the parameter of the statements."""
@@ -22,30 +22,49 @@ KEY = "moorage_key"
 KEY_TYPES: frozenset[type] = frozenset({int, str, uuid.UUID})
 """Types of keys that stand for themselves: neither several columns nor their names."""
 
-_Plan = tuple[Mapper[Any], Select[Any] | None]
+
+class Plan(NamedTuple):
+    """
+    How a class is read by its key.
+
+    Attributes:
+        mapper: That of the class.
+        statement: Reads one row.
+        is_one_row: Whether one object is one row, since nothing is joined to it.
+    """
+
+    mapper: Mapper[Any]
+    statement: Select[Any]
+    is_one_row: bool
+
 
 # A plan refers to its class, so that weak references would keep both for ever.
 _MOST_PLANS = 4096
-_plans: dict[type, _Plan] = {}
+_plans: dict[type, tuple[Mapper[Any], Plan | None]] = {}
 
 
-def statement_by_key(entity: Any) -> tuple[Mapper[Any], Select[Any]] | None:
-    """Return a mapped class's mapper and its statement; ``None`` if it needs one of its own."""
+def plan_by_key(entity: Any) -> Plan | None:
+    """Return how a mapped class is read by its key; ``None`` if that has to be seen each time."""
     if not isinstance(entity, type):
         return None
     mapper = entity.__dict__.get("__mapper__")  # its own, not that of a class which it extends
-    plan = _plans.get(entity)
-    if plan is None or plan[0] is not mapper:  # it may have been mapped anew
+    found = _plans.get(entity)
+    if found is None or found[0] is not mapper:  # it may have been mapped anew
         if not isinstance(mapper, Mapper):
             return None
         if len(_plans) >= _MOST_PLANS:
             _plans.clear()
-        plan = _plans[entity] = (mapper, _statement_of(mapper))
-    return None if plan[1] is None else (plan[0], plan[1])
+        found = _plans[entity] = (mapper, _plan_of(mapper))
+    return found[1]
 
 
-def _statement_of(mapper: Mapper[Any]) -> Select[Any] | None:
+def _plan_of(mapper: Mapper[Any]) -> Plan | None:
     if len(mapper.primary_key) != 1 or mapper.always_refresh:
         return None
     (column,) = mapper.primary_key
-    return select(mapper).where(column == bindparam(KEY, type_=column.type))
+    statement = select(mapper).where(column == bindparam(KEY, type_=column.type))
+    # What a subclass joins is not asked for: one may be mapped later.
+    joins = mapper.polymorphic_on is not None or any(
+        relation.lazy in {"joined", False} for relation in mapper.relationships
+    )
+    return Plan(mapper, statement, not joins)

@@ -42,17 +42,22 @@ from moorage.pool import ConnectGate, LoopPool, attach_liveness
 from moorage.statements import watch_statements
 
 __all__ = [
+    "DRIVER_CONNECTION",
     "build_engine",
     "connector_of",
     "connector_of_dialect",
     "driver_errors",
     "limit_transaction",
+    "own_resets",
     "unwanted_connections_closed",
 ]
 
 # Execution option by which any listener, or a unit of work that was given a stranger's
 # sessionmaker, finds the connector of an engine. Derived engines inherit it.
 _CONNECTOR_OPTION = "moorage_connector"
+
+DRIVER_CONNECTION = "moorage_driver_connection"
+"""Key in the ``info`` of connections: what SQLAlchemy asks its dialect for each time."""
 
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -84,7 +89,16 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     )
     take_notes(sync_engine)
     watch_statements(sync_engine, answers, keeps_time=_ends_idle_transactions(connector))
+    _own_resets[sync_engine.dialect] = len(sync_engine.pool.dispatch.reset)
     return engine
+
+
+_own_resets: WeakKeyDictionary[Dialect, int] = WeakKeyDictionary()
+
+
+def own_resets(engine: Engine) -> int:
+    """Return how many that listen to returning connections are ours or the connector's."""
+    return _own_resets.get(engine.dialect, 0)
 
 
 def connector_of(engine: Engine) -> DBConnector | None:
@@ -106,14 +120,6 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
     deadline = connector.settings.connect_timeout_seconds
     gate = ConnectGate(connector.settings.pool_connects_at_once)
 
-    async def prepare(dialect: Dialect, connection: Any, record: Any) -> None:
-        driver_connection = dialect.get_driver_connection(connection)
-        await connector.prepare_connection(driver_connection)
-        if record is not None and READS_ONLY in record.record_info:
-            await connector.make_read_only(driver_connection)
-            await util.greenlet_spawn(dialect.set_isolation_level, connection, "AUTOCOMMIT")
-            record.info[READS_ONLY] = True
-
     async def open_connection(
         dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]
     ) -> Any:
@@ -122,7 +128,7 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
             async with asyncio.timeout(deadline), gate.passing():
                 connection = await util.greenlet_spawn(dialect.connect, *cargs, **cparams)
                 try:
-                    await prepare(dialect, connection, record)
+                    await _prepare(connector, dialect, connection, record)
                 except BaseException:
                     await _abandon(dialect, connection)
                     raise
@@ -155,6 +161,18 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]) -> Any:
         return util.await_only(open_in_own_task(dialect, record, cargs, cparams))
+
+
+async def _prepare(connector: DBConnector, dialect: Dialect, connection: Any, record: Any) -> None:
+    driver_connection = dialect.get_driver_connection(connection)
+    await connector.prepare_connection(driver_connection)
+    if record is None:
+        return
+    record.info[DRIVER_CONNECTION] = driver_connection
+    if READS_ONLY in record.record_info:
+        await connector.make_read_only(driver_connection)
+        await util.greenlet_spawn(dialect.set_isolation_level, connection, "AUTOCOMMIT")
+        record.info[READS_ONLY] = True
 
 
 def _connect_args(connector: DBConnector, record: Any, usual: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +283,7 @@ def _attach_reset(engine: Engine, connector: DBConnector, answers: Answers) -> N
             return  # it was closed while it was in use
         is_open = connector.in_transaction(driver_connection)
         was_reset = state.transaction_was_reset
-        if is_open is None and was_reset:
+        if is_open is None and (was_reset or answers.rests(record.info)):
             return
         # What a driver knows comes with the server's answers, and an error may not tell it.
         if is_open is False and not forget_failure(record.info):

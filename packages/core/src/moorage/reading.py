@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool
 
 from moorage.connector import DBConnector
+from moorage.engine import DRIVER_CONNECTION, own_resets
 from moorage.errors import ReadOnlyError, SettingsError, blend
 from moorage.notes import READS_ONLY
 from moorage.pool import pool_of_marked
@@ -33,14 +34,14 @@ class ReadSession(GuardedSession):
     """A session that refuses to write what was added to it, changed or deleted in it."""
 
     def closes_at_once(self) -> bool:
-        """Return whether closing it waits for nothing: no transaction is open on its connection."""
-        connection = self._last_connection
-        return super().closes_at_once() or (
-            connection is not None
-            and not self._streams  # on some drivers, the rest of one has to be read
-            and isinstance(connection.engine, _EngineWithOwnPool)
-            and connection.engine.rests(connection)
-        )
+        """Return whether closing it waits for nothing, as that of a connection in autocommit."""
+        connection, notes = self._last_connection, self._notes
+        if connection is None or notes is None or connection.closed:
+            return super().closes_at_once()
+        if self._streams or notes.has_streamed:
+            return False  # on some drivers, the rest of one has to be read
+        engine = connection.engine
+        return isinstance(engine, _EngineWithOwnPool) and engine.rests(connection)
 
 
 @event.listens_for(ReadSession, "before_flush")
@@ -107,10 +108,19 @@ class _EngineWithOwnPool(OptionEngine):
         # every connection would go through.
         self.dispatch = proxied.dispatch
         self.pool = pool_of_marked(proxied.pool, READS_ONLY)
+        self._own_resets = own_resets(proxied)
+        self._tells = type(connector).in_transaction is not DBConnector.in_transaction
 
     def rests(self, connection: Connection) -> bool:
-        """Return whether no transaction is open on a connection, which is in autocommit."""
-        if connection.closed or connection.invalidated:
-            return True
-        driver_connection = connection.connection.driver_connection
+        """Return whether nothing waits where a connection is given back, which is in autocommit."""
+        heard_by = self.pool.dispatch
+        if (
+            not self._tells
+            or connection.invalidated
+            # Others that listen may talk to the server.
+            or heard_by.checkin
+            or len(heard_by.reset) > self._own_resets
+        ):
+            return False
+        driver_connection = connection.info[DRIVER_CONNECTION]
         return not self._connector.in_transaction(driver_connection)

@@ -22,11 +22,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import EMPTY_DICT
 
 from moorage.abilities import TellsWrites
-from moorage.by_key import KEY, KEY_TYPES, statement_by_key
+from moorage.by_key import KEY, KEY_TYPES, plan_by_key
 from moorage.engine import connector_of
 from moorage.errors import ConnectionLostError, DatabaseError, SessionSharedError, UnitOfWorkError
 from moorage.identity import Admin, Identity
-from moorage.notes import Notes, notes_of
+from moorage.notes import Notes, notes_in, notes_of
 
 __all__ = [
     "GuardedSession",
@@ -244,10 +244,16 @@ class GuardedSession(Session):
         for value in kwargs.values():
             if value is not None and value is not False and value is not _NONE:
                 return super().get(*args, **kwargs)
-        plan = statement_by_key(args[0])
-        if plan is None or plan[0].identity_key_from_primary_key((args[1],)) in self.identity_map:
+        plan = plan_by_key(args[0])
+        if (
+            plan is None
+            or plan.mapper.identity_key_from_primary_key((args[1],)) in self.identity_map
+        ):
             return super().get(*args, **kwargs)
-        return self.execute(plan[1], {KEY: args[1]}).unique().scalars().one_or_none()
+        result = self.execute(plan.statement, {KEY: args[1]})
+        if not plan.is_one_row or self.dispatch.do_orm_execute:
+            result = result.unique()  # whoever listens may have joined something
+        return result.scalars().one_or_none()
 
     def _forget_transaction(self) -> None:
         # It refers to the session: the two would keep each other until the collector comes by.
@@ -314,24 +320,26 @@ class GuardedSession(Session):
 
 class PromptSession(AsyncSession):
     """
-    A session whose block ends at once where closing waits for nothing.
+    A session that closes at once where that waits for nothing.
 
-    SQLAlchemy closes at the end of a block in a task of its own, so that nobody interrupts the
-    ROLLBACK. Where there is none to be sent, the task is all that closing costs.
+    SQLAlchemy closes in a greenlet of its own, since a ROLLBACK waits for the server, and at the
+    end of a block in a task of its own, so that nobody interrupts it. Where there is nothing to be
+    sent, task and greenlet are all that closing costs: the stack of a greenlet comes from the
+    kernel and goes back to it.
     """
 
     async def close(self) -> None:
         """Close the session, as SQLAlchemy does."""
         below = self.sync_session
-        if below.in_transaction():
-            await super().close()
+        if isinstance(below, GuardedSession) and below.closes_at_once():
+            below.close()
         else:
-            below.close()  # says nothing to the server
+            await super().close()
 
     async def __aexit__(self, kind: Any, exc: Any, traceback: Any) -> None:
         below = self.sync_session
         if isinstance(below, GuardedSession) and below.closes_at_once():
-            await self.close()
+            below.close()
         else:
             await super().__aexit__(kind, exc, traceback)
 
@@ -453,7 +461,7 @@ def _note_connection(
     session: GuardedSession, transaction: SessionTransaction, connection: Connection
 ) -> None:
     session._last_connection = connection
-    session._notes = notes = notes_of(connection)
+    session._notes = notes = notes_in(connection.info)  # it has just begun, and is not lost
     if transaction.parent is None:
         # A session that joins the transaction of others, as tests do, answers for its own writes.
         session._writes_before = notes.writes
