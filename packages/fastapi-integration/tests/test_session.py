@@ -8,12 +8,16 @@ from typing import Any, NoReturn
 import anyio
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
-from httpx import AsyncClient
+from httpx import ASGITransport, AsyncClient
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.types import Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
-from moorage import Database, ReadOnlyError, UnitOfWork
+from moorage import Database, LifecycleError, ReadOnlyError, UnitOfWork
 from moorage_fastapi import (
     DBReadSession,
     DBSession,
@@ -63,6 +67,64 @@ async def test_one_session_per_request(accounts: Database, serve: Serve) -> None
     assert first is same_as_first
     assert second is same_as_second
     assert first is not second
+
+
+async def test_one_session_however_it_is_asked_for(accounts: Database, serve: Serve) -> None:
+    """Neither a scope of one's own nor the absence of FastAPI's cache makes a second session."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def compare(
+        session: DBSession,
+        early: AsyncSession = Depends(get_db_session, scope="function"),
+        late: AsyncSession = Depends(get_db_session, scope="request"),
+        anew: AsyncSession = Depends(get_db_session, use_cache=False),
+        read: AsyncSession = Depends(get_read_session, scope="function"),
+        read_anew: AsyncSession = Depends(get_read_session, use_cache=False),
+    ) -> bool:
+        return session is early is late is anew and read is read_anew
+
+    assert (await serve(app).get("/")).json() is True
+
+
+async def test_a_request_inside_of_a_request(accounts: Database, serve: Serve) -> None:
+    """A request that a handler makes of its own scope, as batches do, has its own session."""
+    app = FastAPI()
+    seen: list[AsyncSession] = []
+
+    @app.get("/inner")
+    async def inner(session: DBSession) -> None:
+        await session.execute(select(1))
+        seen.append(session)
+
+    @app.get("/")
+    async def outer(request: Request, session: DBSession) -> int:
+        await session.execute(select(1))
+        seen.append(session)
+        answers: list[Message] = []
+
+        async def note(message: Message) -> None:
+            answers.append(message)
+
+        await app({**request.scope, "path": "/inner"}, request.receive, note)
+        await session.execute(select(1))  # it has not ended with the other's
+        return int(answers[0]["status"])
+
+    assert (await serve(app).get("/")).json() == 200
+    assert len(set(seen)) == 2
+
+
+async def test_outside_of_fastapi(accounts: Database) -> None:
+    """A route that FastAPI does not serve is told that nothing would end its session."""
+
+    async def call_by_hand(request: Request) -> Response:
+        await get_read_session(request)
+        return Response()
+
+    app = Starlette(routes=[Route("/", call_by_hand)])
+    async with AsyncClient(transport=ASGITransport(app=app), base_url="http://test") as client:
+        with pytest.raises(LifecycleError, match="where FastAPI ends no dependencies"):
+            await client.get("/")
 
 
 async def test_read_session_refuses_to_write(accounts: Database, serve: Serve) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from fastapi import Depends, params
+from starlette.requests import HTTPConnection
 
 from moorage import MoorageError, SettingsError
+from moorage_fastapi.routes import function_stack
 
 __all__ = ["RequestDeadlineError", "deadline"]
 
@@ -39,18 +42,23 @@ def deadline(seconds: float) -> params.Depends:
     if not 0 < seconds < float("inf"):
         raise SettingsError(f"deadline({seconds!r})", hint="write a positive number of seconds")
 
-    async def limit() -> AsyncIterator[None]:
-        clock = asyncio.timeout(seconds)
-        try:
-            async with clock:
-                yield
-        except TimeoutError as error:
-            if not clock.expired():
-                raise
-            raise RequestDeadlineError(
-                f"the request was not done within its deadline of {seconds:g} s",
-                hint="look what it waits for: a lock, the pool, another service; or allow more",
-            ) from error
+    async def limit(connection: HTTPConnection) -> None:
+        await function_stack(connection.scope).enter_async_context(_within(seconds))
 
-    dependency: params.Depends = Depends(limit, scope="function")
+    dependency: params.Depends = Depends(limit)
     return dependency
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    clock = asyncio.timeout(seconds)
+    try:
+        async with clock:
+            yield
+    except TimeoutError as error:
+        if not clock.expired():
+            raise
+        raise RequestDeadlineError(
+            f"the request was not done within its deadline of {seconds:g} s",
+            hint="look what it waits for: a lock, the pool, another service; or allow more",
+        ) from error

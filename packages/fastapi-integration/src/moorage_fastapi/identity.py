@@ -6,7 +6,7 @@ token. Nothing here looks into tokens, and no backend is named: a database that 
 somebody's behalf says so itself.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from moorage import Admin, Identity, UnitOfWork, bind_identity
 from moorage_fastapi.dependencies import DBSession, DBUnitOfWork
 from moorage_fastapi.lifespan import served_by
-from moorage_fastapi.request_work import RequestWork
+from moorage_fastapi.request_work import RequestWork, begin_work, works_of
 
 __all__ = ["Identify", "read_session_as", "session_as", "unit_of_work_as"]
 
@@ -73,18 +73,17 @@ def read_session_as(identify: Identify) -> Callable[..., Any]:
     as early as the session of :func:`get_db_session`.
     """
 
-    async def open_session_as(
-        connection: HTTPConnection, identity: Annotated[Any, Depends(identify)]
-    ) -> AsyncIterator[AsyncSession]:
-        database = served_by(connection).get(None)
-        sessions = partial(database.read_session, identity=_identity(identity))
-        async with RequestWork(connection, sessions) as work:
-            yield work.session
-
     async def get_read_session_as(
-        session: Annotated[AsyncSession, Depends(open_session_as, scope="function")],
+        connection: HTTPConnection, identity: Annotated[Any, Depends(identify)]
     ) -> AsyncSession:
-        return session
+        works = works_of(connection)
+        work = works.get(get_read_session_as)
+        if work is None:
+            database = served_by(connection).get(None)
+            sessions = partial(database.read_session, identity=_identity(identity))
+            works[get_read_session_as] = work = RequestWork(sessions)
+            begin_work(connection, work)
+        return work.session
 
     return get_read_session_as
 

@@ -40,7 +40,6 @@ logger: logging.Logger = logging.getLogger("moorage.fastapi")
 # In the state that a lifespan hands to each request, mounted applications included; and, for
 # servers and transports that hand on no state, in the state of the application itself.
 _STATE_KEY = "moorage_served"
-_OVERRIDE_KEY = "moorage_override"
 # Beyond draining: closing idle connections is a word to each, and may meet a dead link.
 _CLOSE_SECONDS = 5.0
 
@@ -146,24 +145,20 @@ def lifespan(
 
 def served_by(connection: HTTPConnection) -> Served:
     """Return what serves a request: an override, its lifespan's, else what the process has."""
-    own = getattr(connection.scope.get("app"), "state", None)
-    return _first_of(
-        getattr(own, _OVERRIDE_KEY, None),
-        connection.scope.get("state", {}).get(_STATE_KEY),
-        getattr(own, _STATE_KEY, None),
+    scope = connection.scope
+    app = scope.get("app")
+    found: Served = (
+        _overrides.get(app)
+        or scope.get("state", {}).get(_STATE_KEY)
+        or getattr(getattr(app, "state", None), _STATE_KEY, None)
+        or Served()
     )
+    return found
 
 
 def served_by_application(app: FastAPI) -> Served:
     """Return what serves an application: an override, its running lifespan's, else nothing yet."""
-    return _first_of(getattr(app.state, _OVERRIDE_KEY, None), getattr(app.state, _STATE_KEY, None))
-
-
-def _first_of(*candidates: object) -> Served:
-    for found in candidates:
-        if isinstance(found, Served):
-            return found
-    return Served()
+    return _overrides.get(app) or getattr(app.state, _STATE_KEY, None) or Served()
 
 
 def applications(app: FastAPI) -> Iterator[FastAPI]:
@@ -174,16 +169,22 @@ def applications(app: FastAPI) -> Iterator[FastAPI]:
             yield from applications(route.app)
 
 
+# By application, for tests. Not in its state, where looking in vain is what costs most.
+_overrides: dict[object, Served] = {}
+
+
 def override(app: FastAPI, served: Served | None) -> None:
     """Serve an application from something else, for tests; ``None`` ends that."""
     for each in applications(app):
-        setattr(each.state, _OVERRIDE_KEY, served)
+        if served is None:
+            _overrides.pop(each, None)
+        else:
+            _overrides[each] = served
 
 
 def overridden(app: FastAPI) -> Served | None:
     """Return what an application is served from instead, if that is so."""
-    found = getattr(app.state, _OVERRIDE_KEY, None)
-    return found if isinstance(found, Served) else None
+    return _overrides.get(app)
 
 
 @contextmanager

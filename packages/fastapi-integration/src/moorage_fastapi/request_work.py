@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Self
 
 from anyio import CancelScope
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import HTTPConnection
-from starlette.types import Message
+from starlette.types import Message, Scope
 from starlette.websockets import WebSocket
 
 from moorage import (
@@ -23,11 +22,13 @@ from moorage import (
     work_name,
 )
 from moorage_fastapi.lifespan import OnUncommitted
-from moorage_fastapi.routes import path_of
+from moorage_fastapi.routes import Plan, function_stack, plan_of
 
-__all__ = ["RequestWork", "name_work"]
+__all__ = ["RequestWork", "begin_work", "name_work", "works_of"]
 
 logger: logging.Logger = logging.getLogger("moorage.fastapi")
+
+_WORKS = "moorage_works"
 
 _AFTER_THE_REQUEST = (
     "the request of this session has ended (streams, WebSocket loops and background tasks run"
@@ -43,35 +44,24 @@ class RequestWork:
     What one request does with one database: one session, and a unit of work if anybody asks.
 
     Session and unit share the session, so that an object loaded by an authentication dependency
-    and changed in the handler is stored with the rest. It ends with its block, before anything of
-    the response is sent.
+    and changed in the handler is stored with the rest. :func:`begin_work` lets it end before
+    anything of the response is sent.
     """
 
     def __init__(
         self,
-        connection: HTTPConnection,
         sessions: AsyncSessionFactory,
         on_uncommitted: OnUncommitted = "raise",
-        options: UnitOptions | None = None,
         *,
         only_reads: bool = False,
     ) -> None:
         self._only_reads = only_reads
         self._sessions = sessions
         self._on_uncommitted = on_uncommitted
-        self._options: UnitOptions = options or {}
+        self._options: UnitOptions = {}
         self._session: AsyncSession | None = None
         self._unit: UnitOfWork | None = None
         self._has_ended = False
-        name_work(connection)
-        if isinstance(connection, WebSocket):
-            _end_with_the_handshake(connection, self)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        await self.end(exc)
 
     @property
     def session(self) -> AsyncSession:
@@ -88,7 +78,7 @@ class RequestWork:
             UnitOfWorkError: It was begun with other options.
         """
         if self._unit is None:
-            self._options = options or self._options
+            self._options = options or {}
             session = self.session
             unit = UnitOfWork(lambda: session, **self._options)
             await unit.begin()
@@ -127,11 +117,16 @@ class RequestWork:
         finally:
             retire_session(self._session, *_AFTER_THE_REQUEST)
 
+    async def end_with(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        """Do what :meth:`end` does, called as exits of blocks are."""
+        await self.end(exc)
+
     async def _close(self, session: AsyncSession, exc: BaseException | None) -> None:
         """Close a session that has nothing to roll back, or to ask the database for."""
         async with session:
             lost = "" if exc is not None else uncommitted_changes(session)
-        self._complain(lost)
+        if lost:
+            self._complain(lost)
 
     async def _end_transaction(self, session: AsyncSession, exc: BaseException | None) -> None:
         if self._unit is not None:
@@ -141,11 +136,10 @@ class RequestWork:
             lost = "" if exc is not None else await find_uncommitted_changes(session)
         finally:
             await session.close()
-        self._complain(lost)
+        if lost:
+            self._complain(lost)
 
     def _complain(self, lost: str) -> None:
-        if not lost:
-            return
         message = f"a request ended, and its session lost {lost}, which nobody had committed"
         if self._on_uncommitted == "warn":
             logger.warning("%s", message)
@@ -157,19 +151,49 @@ class RequestWork:
         )
 
 
-def name_work(connection: HTTPConnection) -> None:
+def works_of(connection: HTTPConnection) -> dict[object, RequestWork]:
+    """Return what a request has begun so far, by what was asked for."""
+    scope = connection.scope
+    stack = function_stack(scope)
+    found = scope.get(_WORKS)
+    # A request that is run again has another stack, and so has one that is made of a copy of its
+    # scope: neither may use what the other has begun.
+    if found is None or found[0] is not stack:
+        found = scope[_WORKS] = (stack, {})
+    works: dict[object, RequestWork] = found[1]
+    return works
+
+
+def begin_work(connection: HTTPConnection, work: RequestWork) -> Plan:
+    """
+    Let ``work`` end when the response is ready, or a WebSocket's handshake is answered.
+
+    Returns:
+        What the route of the request will ask for.
+    """
+    scope = connection.scope
+    plan = plan_of(scope)
+    name_work(scope, plan)
+    function_stack(scope).push_async_exit(work.end_with)
+    if scope["type"] == "websocket":
+        _end_with_the_handshake(connection, work)
+    return plan
+
+
+def name_work(scope: Scope, plan: Plan) -> None:
     """Let the pool's messages name the route, which, unlike the path, tells nobody's secret."""
-    if (path := path_of(connection.scope)) is not None:
-        work_name.set(f"{connection.scope.get('method', 'WEBSOCKET')} {path}")
+    if plan.path is not None:
+        work_name.set(f"{scope.get('method', 'WEBSOCKET')} {plan.path}")
 
 
-def _end_with_the_handshake(websocket: WebSocket, work: RequestWork) -> None:
+def _end_with_the_handshake(websocket: HTTPConnection, work: RequestWork) -> None:
     """
     End the work when the connection is accepted or refused.
 
     FastAPI ends a WebSocket's dependencies with the connection, which may last for days; a session
     that looked up the caller would hold its connection for as long.
     """
+    assert isinstance(websocket, WebSocket)
     send = websocket.send
 
     async def send_afterwards(message: Message) -> None:

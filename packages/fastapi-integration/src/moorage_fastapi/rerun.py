@@ -12,15 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from moorage import Attempts
+from moorage_fastapi.routes import FUNCTION_STACK, REQUEST_STACK
 
 __all__ = ["IDEMPOTENT_METHODS", "rerun_route"]
 
 IDEMPOTENT_METHODS: frozenset[str] = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """Methods that a client itself may repeat (RFC 9110, section 9.2.2)."""
-
-# What FastAPI ends behind a request: dependencies of the function's scope, and of the request's.
-_FUNCTION_STACK = "fastapi_function_astack"
-_REQUEST_STACK = "fastapi_inner_astack"
 
 
 def rerun_route(
@@ -80,15 +77,15 @@ async def _run_apart(
     What lives until the response is sent is handed to the request if this attempt succeeds.
     """
     scope = request.scope
-    outer: AsyncExitStack = scope[_REQUEST_STACK]
-    function_of_request = scope[_FUNCTION_STACK]
+    outer: AsyncExitStack = scope[REQUEST_STACK]
+    function_of_request = scope[FUNCTION_STACK]
     try:
         async with AsyncExitStack() as inner:
-            scope[_REQUEST_STACK] = inner
+            scope[REQUEST_STACK] = inner
             async with AsyncExitStack() as function:
-                scope[_FUNCTION_STACK] = function
+                scope[FUNCTION_STACK] = function
                 response = await handler(request)
             outer.push_async_exit(inner.pop_all())
     finally:
-        scope[_REQUEST_STACK], scope[_FUNCTION_STACK] = outer, function_of_request
+        scope[REQUEST_STACK], scope[FUNCTION_STACK] = outer, function_of_request
     return response

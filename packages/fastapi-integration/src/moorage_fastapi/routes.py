@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -21,7 +22,22 @@ from starlette.types import Scope
 
 from moorage import LifecycleError, UnitOfWorkError, UnitOptions
 
-__all__ = ["Asked", "Plan", "asks_for", "path_of", "plan_of", "refuse_what_cannot_work"]
+__all__ = [
+    "FUNCTION_STACK",
+    "REQUEST_STACK",
+    "Asked",
+    "Plan",
+    "asks_for",
+    "function_stack",
+    "plan_of",
+    "refuse_what_cannot_work",
+]
+
+FUNCTION_STACK = "fastapi_function_astack"
+"""Where a request's scope has what FastAPI ends when the response is ready, before it is sent."""
+
+REQUEST_STACK = "fastapi_inner_astack"
+"""Where a request's scope has what FastAPI ends when the response was sent."""
 
 _MOST_PLANS = 4096
 
@@ -37,9 +53,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a route will ask for: the databases that get a unit of work, with its options."""
+    """
+    What a route will ask for.
+
+    Attributes:
+        units: The databases that get a unit of work, with its options.
+        path: Path of the route, with names in place of what they stand for.
+    """
 
     units: dict[str | None, UnitOptions]
+    path: str | None = None
 
 
 _asked: WeakKeyDictionary[Callable[..., Any], Asked] = WeakKeyDictionary()
@@ -54,6 +77,22 @@ def asks_for(dependency: Callable[..., Any], asked: Asked) -> None:
     _asked[dependency] = asked
 
 
+def function_stack(scope: Scope) -> AsyncExitStack:
+    """
+    Return what FastAPI ends when the response is ready, before it is sent.
+
+    Raises:
+        LifecycleError: FastAPI does not solve the dependencies of this request.
+    """
+    stack = scope.get(FUNCTION_STACK)
+    if not isinstance(stack, AsyncExitStack):
+        raise LifecycleError(
+            "a session of the request was asked for where FastAPI ends no dependencies",
+            hint="ask for it in a route of FastAPI, in a version that moorage-fastapi knows",
+        )
+    return stack
+
+
 def plan_of(scope: Scope) -> Plan:
     """
     Return what the route of a request asks for.
@@ -62,7 +101,9 @@ def plan_of(scope: Scope) -> Plan:
         LifecycleError: The route uses a session where it cannot work.
         UnitOfWorkError: Two of its dependencies ask for units with different options.
     """
-    dependant = getattr(_route_of(scope), "dependant", None)
+    # An included router has routes of its own, with what was given when it was included.
+    route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+    dependant = getattr(route, "dependant", None)
     if dependant is None:
         return _NOTHING
     known = _plans.get(id(dependant))
@@ -70,19 +111,9 @@ def plan_of(scope: Scope) -> Plan:
         _refuse(dependant, is_websocket=scope["type"] == "websocket")
         if len(_plans) >= _MOST_PLANS:
             _plans.clear()
-        known = _plans[id(dependant)] = (dependant, _plan(dependant))
+        plan = Plan(_units(dependant), getattr(route, "path", None))
+        known = _plans[id(dependant)] = (dependant, plan)
     return known[1]
-
-
-def path_of(scope: Scope) -> str | None:
-    """Return the path of a request's route, with names in place of what they stand for."""
-    return getattr(_route_of(scope), "path", None)
-
-
-def _route_of(scope: Scope) -> Any:
-    # An included router has routes of its own, with what was given when it was included.
-    context = scope.get("fastapi", {}).get("effective_route_context")
-    return scope.get("route") if context is None else context
 
 
 def refuse_what_cannot_work(routes: Iterable[BaseRoute]) -> None:
@@ -98,7 +129,7 @@ def refuse_what_cannot_work(routes: Iterable[BaseRoute]) -> None:
         if isinstance(dependant, Dependant):
             original = getattr(route, "original_route", route)
             _refuse(dependant, is_websocket=isinstance(original, routing.APIWebSocketRoute))
-            _plan(dependant)
+            _units(dependant)
 
 
 def _each(routes: Iterable[BaseRoute]) -> Iterator[Any]:
@@ -107,7 +138,7 @@ def _each(routes: Iterable[BaseRoute]) -> Iterator[Any]:
     return iter(routes) if contexts is None else iter(contexts(list(routes)))
 
 
-def _plan(dependant: Dependant) -> Plan:
+def _units(dependant: Dependant) -> dict[str | None, UnitOptions]:
     units: dict[str | None, UnitOptions] = {}
     for asked in _all_asked(dependant):
         if asked.kind != "unit":
@@ -121,7 +152,7 @@ def _plan(dependant: Dependant) -> Plan:
             )
         if asked.options:
             units[asked.name] = asked.options
-    return Plan(units)
+    return units
 
 
 def _all_asked(dependant: Dependant) -> Iterator[Asked]:
