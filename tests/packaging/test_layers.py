@@ -317,6 +317,7 @@ def test_fastapi_package_uses_the_front_door() -> None:
         "sqlalchemy",
         # Extras, imported where they are used.
         "httpx",
+        "jwt",
         "prometheus_client",
         "pytest",
         "stamina",

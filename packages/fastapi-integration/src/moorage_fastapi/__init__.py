@@ -30,10 +30,12 @@ from moorage_fastapi.identity import (
     session_as,
     unit_of_work_as,
 )
+from moorage_fastapi.key_set import KeySetError
 from moorage_fastapi.lifespan import lifespan
 from moorage_fastapi.metrics import PoolCollector, register_pool_metrics
 from moorage_fastapi.problems import PROBLEM_RESPONSES, Problem, add_problem_handlers
 from moorage_fastapi.rerun import rerun_route
+from moorage_fastapi.tokens import TokenError, TokenVerifier
 
 __all__ = [
     "PROBLEM_RESPONSES",
@@ -46,9 +48,12 @@ __all__ = [
     "DBUnitOfWork",
     "DatabaseDependencies",
     "Identify",
+    "KeySetError",
     "PoolCollector",
     "Problem",
     "RequestDeadlineError",
+    "TokenError",
+    "TokenVerifier",
     "add_problem_handlers",
     "deadline",
     "dependencies_for",
