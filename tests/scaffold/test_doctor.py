@@ -240,6 +240,30 @@ FAULTS: dict[str, tuple[str, Plant]] = {
         "A605",
         code("a.py", "from sqlalchemy.ext.asyncio import AsyncSession\nsession = AsyncSession()\n"),
     ),
+    "no await": (
+        "A607",
+        code(
+            "a.py",
+            "from sqlalchemy.ext.asyncio import AsyncSession\n"
+            "async def handle(session: AsyncSession):\n    session.commit()\n",
+        ),
+    ),
+    "a session after its request": (
+        "A608",
+        code(
+            "a.py",
+            "from sqlalchemy.ext.asyncio import AsyncSession\n"
+            "async def handle(session: AsyncSession, tasks):\n"
+            "    tasks.add_task(mail, session)\n",
+        ),
+    ),
+    "attributes that expire": (
+        "A609",
+        code(
+            "a.py",
+            "from sqlalchemy.ext.asyncio import async_sessionmaker\nmake = async_sessionmaker()\n",
+        ),
+    ),
     "a shared session": (
         "A606",
         code(

@@ -258,5 +258,14 @@ CODES: Final[dict[str, Code]] = {
         "a session belongs to one task; two at once mix their results or fail",
         "give each task a session of its own",
     ),
+    "A607": _error("it never runs; what it should do is not done", "write await before it"),
+    "A608": _error(
+        "the task runs when the request is over, and the session is closed by then",
+        "hand on keys, and open a session in the task",
+    ),
+    "A609": _warning(
+        "reading an attribute afterwards is a query, which fails where nobody awaits it",
+        "async_sessionmaker(…, expire_on_commit=False), or moorage.get_sessionmaker()",
+    ),
 }
 """All kinds of findings, by code."""

@@ -6,8 +6,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from moorage.doctor.blocking import table
 from moorage.doctor.finding import Report
-from moorage.doctor.source import table
 from moorage.registry import installed_connectors
 from moorage.scaffold.changes import Manifest
 from moorage.scaffold.key_shapes import find_secrets
