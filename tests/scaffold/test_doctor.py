@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -330,6 +331,22 @@ def test_each_placeholder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert told.pop("DB_POOL_SIZE") == "S301"
     assert set(told.values()) == {"S303"}
     assert told.keys() >= {"DB_HOST", "DB_USER", "DB_PASSWORD", "DB_DIRECT_URL"}
+
+
+def test_odd_files_stop_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other encodings are told of or passed over; a folder `.env` is no file of secrets."""
+    folder = enter(tmp_path / "shop", monkeypatch, "sqlite")
+    shutil.rmtree(folder / ".git")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    (folder / ".gitignore").write_bytes(b"\xff\xfe")
+    (package(folder) / "odd.py").write_bytes(b"# -*- coding: nothing -*-\n")
+    (folder / ".env").write_bytes("DB_USER=Zoë\nDB_POOL_SIZE=<pool size>\n".encode("latin-1"))
+    report = asyncio.run(examine(connect=False))
+    assert [finding.code for finding in report.findings] == ["P102", "P105", "S303", "S301"]
+    (folder / ".env").unlink()
+    (folder / ".env").mkdir()
+    report = asyncio.run(examine(connect=False))
+    assert {finding.code for finding in report.findings} == {"P105", "S310"}
 
 
 def test_a_url_is_taken_apart(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,6 +328,18 @@ def test_no_secret_is_printed_or_written(tmp_path: Path) -> None:
         ("password: SecretStr | None = None", False),
         ("password_hash: Mapped[str] = mapped_column(String(255))", False),
         ("https://example.org:8080/path", False),
+        ("DB_PASSWORD=correcthorsebattery", True),
+        ("export TOKEN=staple.horse", True),
+        ("POSTGRES_PASSWORD: correcthorse", True),
+        ("password = hunter22", True),
+        ('PASSWORD = "correcthorse"', True),
+        ("sqlalchemy.url = postgresql+asyncpg://ann:staple@db.example.org/shop", True),
+        ("connect(password=settings.password, port=1)", False),
+        ('{"PGPASSWORD": address.password, "a": 1}', False),
+        ("client = Client(token=access_token)", False),
+        ("the token: signature and date have been checked", False),
+        ("sqlalchemy.url = driver://user:pass@localhost/dbname", False),
+        ("postgresql://postgres:postgres@localhost:5432/test", False),
     ],
 )
 def test_secrets_are_told_by_their_shape(text: str, is_secret: bool) -> None:

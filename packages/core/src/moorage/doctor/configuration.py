@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
 
 from dotenv import dotenv_values
 
@@ -51,7 +53,7 @@ def check_settings(prefix: str, report: Report) -> DBConnector | None:
 
 def _explain(error: SettingsError, prefix: str, report: Report) -> None:
     """Note what is wrong, and each variable that still has the placeholder of .env.example."""
-    given = {**dotenv_values(".env"), **os.environ}
+    given = {**_given_in_file(), **os.environ}
     placeholders = {
         name
         for name, value in given.items()
@@ -63,6 +65,14 @@ def _explain(error: SettingsError, prefix: str, report: Report) -> None:
     for problem in error.errors():
         if problem["variable"] not in placeholders:
             report.add("S301", problem["msg"], fix=error.hint)
+
+
+def _given_in_file() -> dict[str, str | None]:
+    path = Path(".env")
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return dict(dotenv_values(stream=StringIO(text)))
 
 
 def _values(settings: DatabaseSettings) -> dict[str, str]:

@@ -27,11 +27,11 @@ def check_files(root: Path, report: Report) -> None:
     tracked = _git(root, "ls-files", "-z")
     if tracked is None:
         ignored = _lines(root / ".gitignore")
-        if (root / ".env").exists() and not ignored & {".env", "/.env", ".env*", "*.env"}:
+        if (root / ".env").is_file() and not ignored & {".env", "/.env", ".env*", "*.env"}:
             report.add("P102", "nothing keeps the file out of version control", ".env")
         return
     names = [name for name in tracked.split("\0") if name]
-    is_loose = (root / ".env").exists() and ".env" not in names
+    is_loose = (root / ".env").is_file() and ".env" not in names
     if is_loose and _git(root, "check-ignore", "-q", ".env") is None:
         report.add("P102", "nothing keeps the file out of version control", ".env")
     for name in names:
@@ -86,7 +86,9 @@ def _secrets(path: Path) -> list[int]:
 
 
 def _lines(path: Path) -> set[str]:
-    return set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()
+    if not path.is_file():
+        return set()
+    return set(path.read_text(encoding="utf-8-sig", errors="replace").split())
 
 
 def _git(root: Path, *arguments: str) -> str | None:

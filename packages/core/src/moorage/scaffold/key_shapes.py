@@ -34,15 +34,43 @@ _SHAPES = tuple(
 )
 
 
+# Passwords that everybody knows, as examples and servers on a developer's machine have them.
+_KNOWN = frozenset(
+    ["admin", "app", "dev", "mariadb", "mysql", "pass", "postgres", "root", "supabase", "test"]
+)
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_VARIABLE = re.compile(r"(?:^|[\s;])[A-Z][A-Z0-9_]*=$")
+_KEY = re.compile(r"(?:^|\s)[A-Z][A-Z0-9_]*\s*[=:]\s*$")
+
+
 def hide_secrets(text: str) -> str:
     """Return a text with everything that looks like a secret replaced."""
+
+    def hide(found: re.Match[str]) -> str:
+        return f"{found['before']}{_HIDDEN}" if _is_secret(found) else found[0]
+
     for shape in _SHAPES:
-        text = shape.sub(rf"\g<before>{_HIDDEN}", text)
+        text = shape.sub(hide, text)
     return text
 
 
 def find_secrets(text: str) -> Iterator[int]:
     """Yield the numbers of the lines that have something that looks like a secret."""
     for number, line in enumerate(text.splitlines(), 1):
-        if any(shape.search(line) for shape in _SHAPES):
+        if any(_is_secret(found) for shape in _SHAPES for found in shape.finditer(line)):
             yield number
+
+
+def _is_secret(found: re.Match[str]) -> bool:
+    """Return whether it is none of those that everybody knows, nor a name in somebody's code."""
+    value, before = found["secret"], found["before"]
+    if value.lower() in _KNOWN:
+        return False
+    is_bare = before and "://" not in before and before[-1] not in "\"'"
+    if not is_bare or _NAME.fullmatch(value) is None:
+        return True
+    line = found.string[: found.start("secret")].rpartition("\n")[2]
+    if _VARIABLE.search(line):  # NAME=value, as shells and files of variables have it
+        return True
+    is_path = "." in value
+    return not is_path and (any(c.isdigit() for c in value) or _KEY.search(line) is not None)
