@@ -23,6 +23,7 @@ from moorage import (
     unregister_connector,
 )
 from moorage.doctor import Report, examine
+from moorage_mysql import MySQLConnector
 from moorage_postgres import PostgresConnector
 from moorage_sqlite import SQLiteConnector
 from tests.fix_backend import Servers, new_database
@@ -147,6 +148,20 @@ def believe_anybody(place: Place) -> None:
     place.set(careless_pooler="session")
 
 
+def live_in_oslo(place: Place) -> None:
+    """Let an application's own connector set another time zone."""
+
+    class Northern(MySQLConnector):
+        name = "northern"
+
+        async def prepare_connection(self, driver_connection: Any) -> None:
+            await super().prepare_connection(driver_connection)
+            async with driver_connection.cursor() as cursor:
+                await cursor.execute("SET time_zone = '+02:00'")
+
+    place.use(Northern)
+
+
 def too_old(module: str, name: str = "_OLDEST") -> Callable[[Place], None]:
     """Return a fault that is a server of yesterday, told by a connector of tomorrow."""
     return lambda place: place.monkeypatch.setattr(f"{module}.examination.{name}", (99,))
@@ -258,6 +273,7 @@ SERVER_FAULTS: dict[str, tuple[str, str, Callable[[Place], None]]] = {
         "postgres",
         variable(postgres_server_settings="timezone=Europe/Oslo"),
     ),
+    "another time zone, too": ("C410", "mysql", live_in_oslo),
     "few letters": ("C411", "postgres", speak_latin),
     "fewer letters": ("C411", "mysql", statement("ALTER DATABASE CHARACTER SET latin1")),
     "no transactions": ("C412", "mysql", statement("CREATE TABLE t (id int) ENGINE=MyISAM")),

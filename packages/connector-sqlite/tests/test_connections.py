@@ -99,6 +99,43 @@ async def test_options_choose_journal_and_durability(
         assert await pragma(database.engine, "synchronous") == 1
 
 
+class Refused:
+    """A driver's connection to a file that somebody writes to, until it was refused once."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
+        self.connection = sqlite3.connect(path, timeout=60)
+        self._writer = writer
+        self.refusals = 0
+
+    async def execute(self, statement: str) -> None:
+        """Execute a statement as the driver does."""
+        try:
+            self.connection.execute(statement)
+        except sqlite3.OperationalError:
+            self.refusals += 1
+            self._writer.commit()
+            raise
+
+
+async def test_a_file_that_is_new_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses at once to switch the journal of a file that is just written; we wait."""
+    path = tmp_path / "new.db"
+    writer = sqlite3.connect(path)
+    writer.execute("CREATE TABLE t (id INTEGER)")
+    writer.commit()
+    writer.execute("INSERT INTO t VALUES (1)")
+    plain = sqlite3.connect(path, timeout=60)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        plain.execute("PRAGMA journal_mode=WAL")
+    plain.close()
+    refused = Refused(path, writer)
+    await SQLiteConnector(settings(path))._set_journal_mode(refused)
+    assert refused.refusals == 1
+    assert refused.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    refused.connection.close()
+    writer.close()
+
+
 async def test_memory_is_shared_by_all_connections() -> None:
     """What one session commits in memory, another one on another connection reads."""
     async with Database(settings(":memory:")) as database:

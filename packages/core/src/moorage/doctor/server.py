@@ -25,6 +25,7 @@ __all__ = ["check_server"]
 _CLOCK_SECONDS = 5.0
 _UTC = frozenset({"utc", "etc/utc", "uct", "gmt", "etc/gmt", "zulu", "+00:00", "+00", "z"})
 _POOLER = "C407"
+_TIME_ZONE = "C410"
 
 
 async def check_server(root: Path, connector: DBConnector, report: Report) -> ServerFacts | None:
@@ -72,7 +73,7 @@ def _judge(facts: ServerFacts, connector: DBConnector, report: Report) -> None:
     if facts.time_zone:
         report.facts["time zone"] = facts.time_zone
         if facts.time_zone.lower() not in _UTC:
-            report.add("C410", f"sessions are in the time zone {facts.time_zone}")
+            report.add(_TIME_ZONE, f"sessions are in the time zone {facts.time_zone}")
     report.facts.update(facts.details)
     for fault in facts.faults:
         kind = None if fault.code in CODES else Code(fault.severity, fault.why, fault.fix)
@@ -103,7 +104,8 @@ async def _ask(database: Database, report: Report) -> None:
         version = connection.dialect.server_version_info
     if version:
         report.facts.setdefault("server", ".".join(map(str, version)))
-    if theirs is not None:
+    # Where sessions are in another time zone, some servers tell the time of that zone.
+    if theirs is not None and not report.found(_TIME_ZONE):
         # Its clock may tell whole seconds only.
         early = (before - theirs).total_seconds() - 1.0
         late = (theirs - after).total_seconds()
