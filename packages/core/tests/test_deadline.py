@@ -34,20 +34,21 @@ async def test_what_comes_in_time_is_returned() -> None:
     loop = asyncio.get_running_loop()
     answer = loop.create_future()
     loop.call_soon(answer.set_result, 42)
-    assert await util.greenlet_spawn(wait_for, answer, NEVER) == 42
     wait = Wait()
-    wait.begin(SOON)
-    wait.task = None
+    assert await util.greenlet_spawn(wait.call, SOON, util.await_only, answer) == 42
     await asyncio.sleep(3 * SOON)
+    assert not wait.was_late
 
 
 async def test_a_shorter_wait_does_not_wait_for_a_longer_one() -> None:
     """The one timer of the loop comes by for the wait that is over first."""
-    longer = Wait()
-    longer.begin(NEVER)
+    answer = asyncio.get_running_loop().create_future()
+    longer = asyncio.create_task(util.greenlet_spawn(wait_for, answer, NEVER))
+    await asyncio.sleep(0)
     with pytest.raises(TimeoutError):
         await util.greenlet_spawn(wait_for, asyncio.Event().wait(), SOON)
-    longer.task = None
+    answer.set_result(42)
+    assert await longer == 42
 
 
 async def test_a_cancellation_by_others_stays_one() -> None:
@@ -58,18 +59,17 @@ async def test_a_cancellation_by_others_stays_one() -> None:
     await asyncio.wait({task})
     assert task.cancelled()
 
-    async def cancelled_twice() -> bool:
-        me = asyncio.current_task()
-        assert me is not None
-        wait = Wait()
-        wait.begin(SOON)
-        me.cancel()
+    async def wait_twice() -> None:
         for _ in ("by itself", "by the deadline"):
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.Event().wait()
-        return wait.end_late()
+        raise asyncio.CancelledError
 
-    assert await asyncio.create_task(cancelled_twice()) is False
+    task = asyncio.create_task(util.greenlet_spawn(wait_for, wait_twice(), SOON))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
 
 
 async def test_an_answer_to_the_cancellation_leaves_none_behind() -> None:
@@ -93,8 +93,12 @@ async def test_an_answer_to_the_cancellation_leaves_none_behind() -> None:
 async def test_no_limit_is_none() -> None:
     """Zero seconds are for ever, and no timer is set."""
     wait = Wait()
-    wait.begin(0.0)
-    assert wait.task is None
+
+    def seen() -> object:
+        return wait.task
+
+    assert await util.greenlet_spawn(wait.call, 0.0, seen) is None
+    assert await util.greenlet_spawn(wait.call, NEVER, seen) is asyncio.current_task()
     assert not wait.end_late()
 
 
