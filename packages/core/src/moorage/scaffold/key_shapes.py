@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from moorage.settings import DatabaseType
+
 __all__ = ["find_secrets", "hide_secrets"]
 
 _HIDDEN = "•••"
@@ -32,12 +34,8 @@ _SHAPES = tuple(
         r"(?P<before>)(?P<secret>\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})",
     )
 )
-
-
 # Passwords that everybody knows, as examples and servers on a developer's machine have them.
-_KNOWN = frozenset(
-    ["admin", "app", "dev", "mariadb", "mysql", "pass", "postgres", "root", "supabase", "test"]
-)
+_KNOWN = frozenset({"admin", "app", "dev", "pass", "root", "test", *DatabaseType})
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _VARIABLE = re.compile(r"(?:^|[\s;])[A-Z][A-Z0-9_]*=$")
 _KEY = re.compile(r"(?:^|\s)[A-Z][A-Z0-9_]*\s*[=:]\s*$")
