@@ -1,6 +1,7 @@
 """Projects that were just written work: they import, migrate, pass their tests, and answer."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -25,7 +26,6 @@ from tests.scaffold.projects import (
     BACKENDS,
     FLAGS,
     LAYOUTS,
-    MOORAGE,
     TOOLS,
     environment,
     pairwise,
@@ -127,9 +127,7 @@ def try_out(
     tests = run(folder, "-W", "error", "-m", "pytest", "-q", **where)
     assert "skipped" not in tests
     if has_tables:
-        # By our command, where it belongs to the project, and by Alembic's own, up and down.
-        alembic = ["-m", "alembic", "upgrade", "head"]
-        run(folder, *(alembic if options["standalone"] else [*MOORAGE, "db", "upgrade"]), **where)
+        run(folder, "-c", COMMANDS, json.dumps(commands(options)), **where)
     if options["backend"] == "supabase" and has_tables:
         # moorage keeps the version table outside of what is served; Alembic alone does not.
         is_own = options["standalone"]
@@ -137,21 +135,45 @@ def try_out(
         expected |= {"authors": True, "books": True} if options["example"] else {}
         expected |= {"users": is_own} if options["auth"] else {}
         assert protected(database) == expected
-        if not is_own:
-            run(folder, *MOORAGE, "db", "check", **where)
-            run(folder, *MOORAGE, "supabase", "lint", "--fail-on", "info", **where)
     if options["fastapi"]:
         app = f"{plan.answers.package}.main:app".removeprefix(".")
         with served(folder, app, plan.source, **where) as url:
             assert ask(f"{url}/health/ready").json()["status"] == "ready"
             if options["example"]:
-                assert ask(f"{url}/books").json() == []
-    if options["example"]:
-        seed = [*MOORAGE, "db", "seed", "--env", "dev"]
-        run(folder, *(["seeds/books.py"] if options["standalone"] else seed), **where)
-    if has_tables:
-        run(folder, "-m", "alembic", "downgrade", "base", **where)
+                assert len(ask(f"{url}/books").json()) > 1  # the seeds
     assert not write(folder).changes
+
+
+# One after the other in one process, each as its own program would call it.
+COMMANDS = """
+import json, runpy, sys
+
+for command, *arguments in json.loads(sys.argv[1]):
+    sys.argv = [command, *arguments]
+    try:
+        if command.endswith(".py"):
+            runpy.run_path(command, run_name="__main__")
+        elif command == "alembic":
+            from alembic.config import main
+            main()
+        else:
+            from moorage.cli import main
+            main()
+    except SystemExit as error:
+        assert not error.code, (command, arguments)
+"""
+
+
+def commands(options: dict[str, Any]) -> list[list[str]]:
+    """Return commands of ours and Alembic's own: up, down and up again, and then the seeds."""
+    first, seed = ["moorage", "db", "upgrade"], ["moorage", "db", "seed", "--env", "dev"]
+    if options["standalone"]:
+        first, seed = ["alembic", "upgrade", "head"], ["seeds/books.py"]
+    again = [["alembic", "downgrade", "base"], ["alembic", "upgrade", "head"]]
+    after = [seed] if options["example"] else []
+    if options["backend"] == "supabase" and not options["standalone"]:
+        after += [["moorage", "db", "check"], ["moorage", "supabase", "lint", "--fail-on", "info"]]
+    return [first, *again, *after]
 
 
 def install(folder: Path, tool: str, wheels: Path) -> str:

@@ -97,6 +97,7 @@ def test_enter_takes_what_is_recommended(tmp_path: Path) -> None:
     assert (tmp_path / "app/books.py").is_file()
 
 
+@pytest.mark.scaled(small=["control-c"])
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("key", [b"n", CONTROL_C], ids=["no", "control-c"])
 def test_no_writes_nothing(key: bytes, tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,17 +21,35 @@ from moorage.scaffold.requirements import distribution
 __all__ = ["Checked", "verify"]
 
 _SECONDS = 60.0
-_CONNECT = """
-import asyncio
-from {layer} import Database
+# One program, since most of the time goes into importing the libraries.
+_PROGRAM = """
+import asyncio, importlib, json, sys
 
-async def connect():
-    async with Database() as database:
-        await asyncio.wait_for(database.ping(), 10)
-        print(database.connector.name)
+def tell(*line):
+    print(json.dumps(line), flush=True)
 
-asyncio.run(connect())
+def step(what, act):
+    try:
+        tell(what, "yes", act() or "")
+    except Exception as error:
+        tell(what, "no", f"{type(error).__name__}: {error}")
+
+def connect():
+    from {layer} import Database
+
+    async def ping():
+        async with Database() as database:
+            await asyncio.wait_for(database.ping(), 10)
+            return database.connector.name
+
+    return asyncio.run(ping())
+
+for module in sys.argv[2:]:
+    step(module, lambda: importlib.import_module(module) and None)
+if sys.argv[1]:
+    step(sys.argv[1], connect)
 """
+_ANSWERS = "the database answers"
 
 
 @dataclass(frozen=True)
@@ -45,15 +66,17 @@ def verify(root: Path, plan: ProjectPlan) -> list[Checked]:
     checked = [_files(root, plan), *_versions(plan)]
     if any(one.result != "yes" for one in checked):
         return checked
+    is_set = not plan.variables or (root / ".env").is_file()
+    told, problem = _run(root, plan, _ANSWERS if is_set else "")
     for module in plan.modules:
-        code, output = _run(root, plan.source, f"import {module}")
-        checked.append(Checked(f"{module} imports", "no" if code else "yes", _last(output, code)))
-    if plan.variables and not (root / ".env").exists():
-        detail = "after the variables are filled in"
-        return [*checked, Checked("the database answers", "not yet", detail)]
-    code, output = _run(root, plan.source, _CONNECT.format(layer=plan.layer))
-    detail = output.strip() if not code else _last(output, code)
-    return [*checked, Checked("the database answers", "not yet" if code else "yes", detail)]
+        result, detail = told.get(module, ("no", problem))
+        checked.append(Checked(f"{module} imports", "no" if result == "no" else "yes", detail))
+    detail = "after the variables are filled in"
+    if is_set:
+        result, detail = told.get(_ANSWERS, ("no", problem))
+        if result == "yes":
+            return [*checked, Checked(_ANSWERS, "yes", detail)]
+    return [*checked, Checked(_ANSWERS, "not yet", detail)]
 
 
 def _files(root: Path, plan: ProjectPlan) -> Checked:
@@ -78,26 +101,37 @@ def _versions(plan: ProjectPlan) -> list[Checked]:
     return checked
 
 
-def _run(root: Path, source: str, code: str) -> tuple[int, str]:
+def _run(root: Path, plan: ProjectPlan, connect: str) -> tuple[dict[str, tuple[str, str]], str]:
+    """Return what imports and answers, and what ended the program before all was told."""
+    code = _PROGRAM.replace("{layer}", plan.layer)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, connect, *plan.modules],
             cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root / source), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(root / plan.source),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=_SECONDS,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return 1, f"no answer within {_SECONDS:g} s"
-    return done.returncode, done.stderr if done.returncode else done.stdout
+    except subprocess.TimeoutExpired as error:
+        output = (error.stdout or b"").decode(errors="replace")  # bytes, whatever was asked for
+        return dict(_told(output)), f"no answer within {_SECONDS:g} s"
+    return dict(_told(done.stdout)), _last(done.stderr)
 
 
-def _last(output: str, code: int) -> str:
-    if not code:
-        return ""
-    lines = [line for line in output.strip().splitlines() if line.strip()]
-    at = next((i for i in range(len(lines) - 1, -1, -1) if not lines[i].startswith(" ")), 0)
-    return hide_secrets(" ".join(line.strip() for line in lines[at:]))[:500]
+def _told(output: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    for line in output.splitlines():
+        with suppress(ValueError):  # a module may print what it likes when it is imported
+            what, result, detail = json.loads(line)
+            yield what, (result, hide_secrets(" ".join(str(detail).split()))[:500])
+
+
+def _last(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return hide_secrets(lines[-1])[:500] if lines else "it ended without a word"
