@@ -269,7 +269,8 @@ def test_alembic_of_theirs_stays(tmp_path: Path) -> None:
     assert note.line == 3
     assert "run([DatabaseBase.metadata, Base.metadata])" in note.add
     assert not (folder / "pytest.ini").exists()
-    assert "passed" in run(folder, "-m", "pytest", "-q", "tests/database")
+    tests = ["-m", "pytest", "-q", "-p", "pytest_asyncio.plugin", "tests/database"]
+    assert "passed" in run(folder, *tests, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
 
 @pytest.mark.usefixtures("unverified")

@@ -124,7 +124,11 @@ def try_out(
         python = install(folder, options["tool"], wheels)
         where.update(python=python, PYTHONDONTWRITEBYTECODE="")
     has_tables = options["example"] or options["auth"]
-    tests = run(folder, "-W", "error", "-m", "pytest", "-q", **where)
+    plugins: list[str] = []
+    if wheels is None:  # those that this environment has beside are none of the project's
+        plugins = ["-p", "pytest_asyncio.plugin"]
+        where["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    tests = run(folder, "-W", "error", "-m", "pytest", "-q", *plugins, **where)
     assert "skipped" not in tests
     if has_tables:
         run(folder, "-c", COMMANDS, json.dumps(commands(options)), **where)

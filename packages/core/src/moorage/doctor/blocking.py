@@ -130,21 +130,27 @@ class Blocking:
 
     def _note_functions(self, modules: Sequence[Module]) -> None:
         """Note functions that block, and those that call them, until there are no more."""
-        left = [(module, *one) for module in modules for one in _plain_functions(module)]
-        is_more = True
-        while is_more:
-            is_more = False
-            for module, owner, function in left:
-                name = ".".join(filter(None, (module.name, owner, function.name)))
-                if name in self._functions:
-                    continue
-                for call in (call for line in function.body for call in calls_of(line)):
-                    found = self.of_call(module, call, owner)
-                    if found is not None:
-                        end = found.end or f"{found.called} ({module.path}:{call.lineno})"
-                        self._functions[name] = Block(found.code, name, end)
-                        is_more = True
-                        break
+        left = {
+            ".".join(filter(None, (module.name, owner, function.name))): (
+                module,
+                owner,
+                [call for line in function.body for call in calls_of(line)],
+            )
+            for module in modules
+            for owner, function in _plain_functions(module)
+        }
+        while found := {name: block for name, one in left.items() if (block := self._first(*one))}:
+            self._functions |= found
+            left = {name: one for name, one in left.items() if name not in found}
+
+    def _first(self, module: Module, owner: str, calls: Sequence[ast.Call]) -> Block | None:
+        """Return the first of some calls that blocks, and what it calls in the end."""
+        for call in calls:
+            block = self.of_call(module, call, owner)
+            if block is not None:
+                end = block.end or f"{block.called} ({module.path}:{call.lineno})"
+                return Block(block.code, block.called, end)
+        return None
 
 
 def _plain_functions(module: Module) -> Iterator[tuple[str, Function]]:

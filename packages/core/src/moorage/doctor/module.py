@@ -48,8 +48,7 @@ class Module:
             node: How it is written.
             owner: The class, inside of a method.
         """
-        text = ast.unparse(node)
-        head, _, rest = text.partition(".")
+        head, _, rest = _written(node).partition(".")
         if owner and head == "self":
             return f"{self.name}.{owner}.{rest}"
         full = self.names.get(head, head)
@@ -90,6 +89,15 @@ def read_module(root: Path, path: Path) -> Module:
     names.update(imported_names(tree))
     names.update(_imported_beside(tree, name, is_package=bool(package)))
     return module
+
+
+def _written(node: ast.expr) -> str:
+    """Return how a name is written; what is no plain name takes longer."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_written(node.value)}.{node.attr}"
+    return ast.unparse(node)
 
 
 def nodes_of(node: ast.AST) -> Iterator[ast.AST]:
