@@ -13,7 +13,7 @@ import pytest
 from moorage import ScaffoldError
 from moorage.scaffold.discovery import Found, discover
 from moorage.scaffold.project import ProjectPlan
-from tests.scaffold.projects import content, make_plan, run, write
+from tests.scaffold.projects import LAYOUTS, TOOLS, content, make_plan, run, write
 from tests.scaffold.test_existing import make
 from tests.scaffold.test_init_command import init
 
@@ -180,6 +180,15 @@ def test_a_project_can_still_be_installed(tmp_path: Path) -> None:
     assert before == ["[] ['main']", "['app'] None", "['app'] None"]
     after = run(tmp_path / "after", "-c", GUESS).splitlines()
     assert after == ["['db'] ['books', 'main']", *["['app', 'app.db'] None"] * 2]
+
+
+@pytest.mark.parametrize("tool", TOOLS["tool"])
+def test_the_second_run_is_empty_for_every_tool(tool: str, tmp_path: Path) -> None:
+    """What a first run wrote for a tool is what the second one finds right, in any layout."""
+    for layout in LAYOUTS["layout"]:
+        folder = tmp_path / layout
+        write(folder, backend="sqlite", tool=tool, layout=layout)
+        assert not make_plan(folder).changes, layout
 
 
 def test_what_is_listed_elsewhere_is_said(tmp_path: Path) -> None:

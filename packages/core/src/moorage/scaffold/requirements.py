@@ -87,14 +87,12 @@ def name_packages(text: str, tool: Tool, package: str, modules: Sequence[str] = 
         modules: What else is to be installed.
     """
     document = _tomlkit().parse(text)
+    tools = document.get("tool", {})
     backend = document.get("build-system", {}).get("build-backend", "")
     guesses = backend.startswith("setuptools") or (not backend and tool in {"pip", "pdm", "hatch"})
-    said = document.get("tool", {}).get("setuptools", {})
-    if (
-        "project" not in document
-        or not guesses
-        or {"packages", "py-modules", "package-dir"} & set(said)
-    ):
+    is_installed = "project" in document and tools.get("pdm", {}).get("distribution", True)
+    said = {"packages", "py-modules", "package-dir"} & set(tools.get("setuptools", {}))
+    if not guesses or not is_installed or said:
         return text
     top = package.partition(".")[0]
     find = _table(document, "tool", "setuptools", "packages", "find")
