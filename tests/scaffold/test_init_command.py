@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from moorage.cli import make_app
 from moorage.scaffold import changes
 from moorage.scaffold.changes import MANIFEST, Change, apply_changes
 from moorage.scaffold.key_shapes import find_secrets, hide_secrets
+from moorage.scaffold.verification import verify
 from tests.scaffold.projects import content, make_plan, write
 
 SECRET = "hunter2-and-more"
@@ -69,6 +71,20 @@ def test_the_end_says_what_is_next(tmp_path: Path) -> None:
     assert not (tmp_path / ".env").exists()
     assert (tmp_path / ".gitignore").read_text().startswith(".env\n")
     assert "image: postgres" in (tmp_path / "compose.yaml").read_text()
+
+
+def test_verification_tells_each_module_by_itself(project: Path) -> None:
+    """A module that fails, one that talks, and a database that answers are told apart."""
+    (project / "talks.py").write_text("print(5)\nprint('[1, 2]')\n")
+    (project / "fails.py").write_text(f"raise LookupError('password={SECRET}')\n")
+    plan = replace(make_plan(project), requirements=(), modules=("talks", "fails"))
+    _, talks, fails, answers = verify(project, plan)
+    assert (talks.result, fails.result, answers.result) == ("yes", "no", "yes")
+    assert fails.detail == "LookupError: password=•••"
+    (project / "leaves.py").write_text("raise SystemExit('no way')\n")
+    *_, leaves, answers = verify(project, replace(plan, modules=("leaves",)))
+    assert (leaves.result, leaves.detail) == ("no", "no way")
+    assert answers.result == "not yet"
 
 
 def test_the_picture_shows_what_is_written(tmp_path: Path) -> None:

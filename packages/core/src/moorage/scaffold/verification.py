@@ -127,7 +127,9 @@ def _run(root: Path, plan: ProjectPlan, connect: str) -> tuple[dict[str, tuple[s
 
 def _told(output: str) -> Iterator[tuple[str, tuple[str, str]]]:
     for line in output.splitlines():
-        with suppress(ValueError):  # a module may print what it likes when it is imported
+        with suppress(
+            ValueError, TypeError
+        ):  # a module may print what it likes when it is imported
             what, result, detail = json.loads(line)
             yield what, (result, hide_secrets(" ".join(str(detail).split()))[:500])
 
