@@ -331,7 +331,7 @@ def test_alembic_of_theirs_decides_the_next_steps(tmp_path: Path) -> None:
     """Where migrations are theirs, the first step is a revision of ours, and heads are told."""
     _, look, _ = SOURCES["migrations elsewhere"]
     files = {**SOURCES["migrations elsewhere"][0], **PACKAGE}
-    plan = plan_of(tmp_path / "ini", files)
+    plan = plan_of(tmp_path / "ini", files, tool="pip")
     assert plan.commands[1:] == ('moorage db revision -m "first tables"', "moorage db upgrade")
     note = next(note for note in plan.notes if note.path == "app/migrations/env.py")
     assert "alembic merge heads" in note.why
