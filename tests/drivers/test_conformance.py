@@ -1,5 +1,7 @@
 """The connector passes the suite of all connectors on its second driver too."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,14 @@ import pytest
 from moorage import DatabaseSettings, Identity
 from moorage.testing import ConnectorSuite
 from moorage_postgres.provocations import PROVOCATIONS
+from tests.fix_backend import Servers, new_database
+
+
+@pytest.fixture(scope="class")
+def place(servers: Servers) -> Iterator[dict[str, Any]]:
+    """Return the settings of one database for all checks, each of which empties it."""
+    with new_database("postgres", servers, Path()) as settings:
+        yield settings
 
 
 class TestPsycopgConformance(ConnectorSuite):
@@ -17,7 +27,7 @@ class TestPsycopgConformance(ConnectorSuite):
     identity_query = "SELECT current_user"
 
     @pytest.fixture
-    def settings(self, fresh_database: dict[str, Any]) -> DatabaseSettings:
+    def settings(self, place: dict[str, Any]) -> DatabaseSettings:
         """Return the settings of an empty database."""
-        options = {**fresh_database["connector_options"], "identity_roles": "pg_monitor"}
-        return DatabaseSettings(**{**fresh_database, "connector_options": options}, _env_file=None)
+        options = {"driver": "psycopg", "identity_roles": "pg_monitor"}
+        return DatabaseSettings(**place, connector_options=options, _env_file=None)

@@ -1,6 +1,7 @@
 """The connector passes the suite of all connectors through a pooler in transaction mode too."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +16,20 @@ from moorage import (
 )
 from moorage.testing import ConnectorSuite
 from moorage_postgres.provocations import PROVOCATIONS
+from tests.fix_backend import Servers, new_database
+
+
+@pytest.fixture(scope="class")
+def place(servers: Servers) -> Iterator[dict[str, Any]]:
+    """Return the settings of one database for all checks, each of which empties it."""
+    with new_database("postgres", servers, Path()) as settings:
+        yield settings
+
+
+@pytest.fixture
+def fresh_database(place: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the database to which the pooler leads."""
+    return place
 
 
 def past_the_pooler(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -65,15 +66,15 @@ async def named_statements(pooled: dict[str, Any]) -> list[int]:
     return list(seen.values())
 
 
-@pytest.mark.scaled
+@pytest.mark.scaled(small=["asyncpg-500"])
 @pytest.mark.parametrize(("driver", "most"), [("asyncpg", 500), ("psycopg", 20)])
 async def test_rows_are_ones_own(
     pooled: dict[str, Any], scale: Scale, driver: str, most: int
 ) -> None:
     """Four processes with twenty sessions each get their own rows, and leave no statement."""
-    questions = scale(small=2, full=most)  # 40,000 in all, and some more
-    found = await asyncio.to_thread(ask, pooled, "ours", 4, 20, questions, driver=driver)
-    assert found == {"right": 4 * 20 * questions}
+    numbers = scale(small=2, full=4), scale(small=10, full=20), scale(small=5, full=most)
+    found = await asyncio.to_thread(ask, pooled, "ours", *numbers, driver=driver)
+    assert found == {"right": math.prod(numbers)}  # 40,000 in all, and some more
     assert await named_statements(pooled) == [0] * SERVER_CONNECTIONS
 
 

@@ -121,7 +121,7 @@ async def crowd(database: Database, units: int, seed: int) -> Counter[str]:
     return seen
 
 
-@pytest.mark.scaled
+@pytest.mark.scaled(small=["direct", "a pool of 3", "through a pooler"])
 async def test_no_foreign_row(service: DatabaseSettings, scale: Scale) -> None:
     """Nobody sees a row of the other, and no connection keeps what it was told."""
     is_again = PostgresConnector(service).driver.name == "psycopg"
@@ -149,6 +149,7 @@ class ToldForGood(PostgresConnector):
         )
 
 
+@pytest.mark.scaled(small=["through a pooler"])
 async def test_what_is_told_for_good_is_left(service: DatabaseSettings) -> None:
     """Negative control: claims that were told to the session meet whoever comes next."""
     async with Database(connector=ToldForGood(service)) as database:

@@ -1,6 +1,7 @@
 """TLS as it is spoken by a real server: who is let through, and who is taken for somebody else."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import moorage.testing
 from moorage import Database, InsecureConnectionError, TLSState
 from moorage_postgres import PostgresConnector
+from tests.fix_backend import Servers
 from tests.fix_database import DatabaseFactory
 from tests.servers.postgres import CERTIFICATES
 from tests.servers.server import Address
@@ -20,6 +22,13 @@ WRONG_CA = Path(moorage.testing.__file__).with_name("stranger.pem")
 
 
 @pytest.fixture
+def fresh_database(servers: Servers) -> dict[str, Any]:
+    """Return the settings of a database that every server has: nothing is stored here."""
+    address = servers.get("postgres").address
+    return {"type": "postgres", "port": address.port, "user": address.user, "name": "postgres"}
+
+
+@pytest.fixture
 def connect(make_database: DatabaseFactory, tls_server: Address, driver: str) -> DatabaseFactory:
     """Return a function that makes a database behind a server with TLS."""
 
@@ -28,7 +37,6 @@ def connect(make_database: DatabaseFactory, tls_server: Address, driver: str) ->
             port=tls_server.port,
             user=tls_server.user,
             password=tls_server.password,
-            name="postgres",
             connector_options={"pooler": "session", "driver": driver},
             **values,
         )
