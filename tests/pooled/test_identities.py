@@ -125,7 +125,7 @@ async def crowd(database: Database, units: int, seed: int) -> Counter[str]:
 async def test_no_foreign_row(service: DatabaseSettings, scale: Scale) -> None:
     """Nobody sees a row of the other, and no connection keeps what it was told."""
     is_again = PostgresConnector(service).driver.name == "psycopg"
-    units = scale(small=100, full=400 if is_again else 3_400)  # 10,600 in all
+    units = scale(small=100, full=2_000 if is_again else 3_400)  # 12,200 in all
     async with Database(service) as database:
         seen = await crowd(database, units, seed=1)
         assert database.pool_statistics().in_use == 0
