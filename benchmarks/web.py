@@ -18,7 +18,14 @@ from tests.servers.supervision import free_port
 
 CLIENTS = 32
 SECONDS = 1.0
-VARIANTS = ("raw driver", "everybody's", "moorage", "advanced-alchemy", "fastapi-sqla")
+VARIANTS = (
+    "raw driver",
+    "everybody's",
+    "moorage",
+    "advanced-alchemy",
+    "fastapi-sqla",
+    "no database",
+)
 BASES = ("raw driver", "everybody's", "advanced-alchemy", "fastapi-sqla")
 
 
@@ -38,7 +45,9 @@ class Service:
             "BENCH_VARIANT": name,
             "BENCH_PLACE": json.dumps(asdict(place)),
         }
-        command = [sys.executable, "-m", "uvicorn", "benchmarks.web_app:app", "--no-access-log"]
+        command = [sys.executable, "-m", "uvicorn", "benchmarks.web_app:app"]
+        # Named, so that no peer is served by whatever happens to be installed.
+        command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         self._process = subprocess.Popen(
             [*command, "--port", str(self.port), "--log-level", "warning"],
             env=environment,
