@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import Connection, event, insert, select, text
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.schema import CreateTable
@@ -209,6 +209,53 @@ async def test_rows_are_streamed(make_database: DatabaseFactory) -> None:
             assert not database.connector.in_transaction(connection.driver_connection)
             with pytest.raises(ReadOnlyError):
                 await by_text(session)
+
+
+@pytest.mark.parametrize("happened", ["reset", "checkin"])
+async def test_who_listens_to_a_returning_connection_may_talk_to_the_server(
+    make_database: DatabaseFactory, happened: str
+) -> None:
+    """A listener of the pool runs a statement where a read session gives its connection back."""
+    database = make_database(pool_size=1, max_overflow=0)
+    connections: list[Any] = []
+
+    def talk(connection: Any, *_: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+        connections.append(connection)
+
+    event.listen(database.engine.sync_engine, happened, talk)
+    for _ in range(2):
+        async with database.read_session() as session:
+            await session.get_one(Account, 1)
+    first, second = connections
+    assert first is second, "a listener that failed costs the connection"
+
+
+async def test_what_a_driver_was_told_ends_with_the_session(
+    make_database: DatabaseFactory,
+) -> None:
+    """A transaction that was opened behind SQLAlchemy's back does not meet the next session."""
+    database = make_database(pool_size=1, max_overflow=0)
+    for _ in range(2):
+        async with database.read_session() as session:
+            connection = await session.connection()
+            assert not await connection.run_sync(is_in_transaction, database)
+            await connection.run_sync(begin_behind)
+            assert await connection.run_sync(is_in_transaction, database)
+
+
+def begin_behind(connection: Connection) -> None:
+    """Begin a transaction by a cursor of the DBAPI."""
+    cursor = connection.connection.cursor()
+    cursor.execute("BEGIN")
+    cursor.close()
+
+
+def is_in_transaction(connection: Connection, database: Database) -> bool:
+    """Return what the driver knows."""
+    return bool(database.connector.in_transaction(connection.connection.driver_connection))
 
 
 async def representative(database: Database) -> None:

@@ -60,6 +60,24 @@ class Pair(Base):
     right: Mapped[str] = mapped_column(primary_key=True)
 
 
+class House(Base):
+    """Brings rows of another table along where somebody asks for it."""
+
+    __tablename__ = "house"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    rooms: Mapped[list["Room"]] = relationship()
+
+
+class Room(Base):
+    """One of several in a house."""
+
+    __tablename__ = "room"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    house_id: Mapped[int] = mapped_column(ForeignKey("house.id"))
+
+
 class Priced(Base):
     """Has a key of a type that SQLAlchemy converts."""
 
@@ -77,6 +95,7 @@ def engine() -> Iterator[Engine]:
         session.add_all([Owner(key="ada"), Pair(left=1, right="a"), Priced(price=3)])
         session.flush()
         session.add_all([Animal(id=1, owner_id="ada"), Dog(id=2, owner_id="ada")])
+        session.add(House(id=1, rooms=[Room(), Room()]))
         session.commit()
     yield engine
     engine.dispose()
@@ -98,6 +117,16 @@ def pending(session: Session) -> Any:
     return session.get(Animal, 77).kind  # type: ignore[union-attr]
 
 
+def joined_by_a_listener(session: Session) -> int:
+    """Ask for a house in a session in which somebody joins the rooms to whatever is read."""
+
+    def join(state: Any) -> None:
+        state.statement = state.statement.options(joinedload(House.rooms))
+
+    event.listen(session, "do_orm_execute", join)
+    return len(session.get_one(House, 1).rooms)
+
+
 WAYS: dict[str, Callable[[Session], Any]] = {
     "there": lambda session: session.get(Animal, 1).id,  # type: ignore[union-attr]
     "not there": lambda session: session.get(Animal, 99),
@@ -106,6 +135,7 @@ WAYS: dict[str, Callable[[Session], Any]] = {
     "another class": lambda session: session.get(Dog, 1),
     "another class, loaded": lambda session: (session.get(Animal, 1).id, session.get(Dog, 1)),  # type: ignore[union-attr]
     "with rows of another table": lambda session: len(session.get(Owner, "ada").animals),  # type: ignore[union-attr]
+    "with what a listener joins": joined_by_a_listener,
     "two columns": lambda session: session.get(Pair, (1, "a")).right,  # type: ignore[union-attr]
     "by name": lambda session: session.get(Owner, {"key": "ada"}).key,  # type: ignore[union-attr]
     "too few columns": lambda session: session.get(Pair, 1),

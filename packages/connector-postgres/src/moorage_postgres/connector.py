@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, Column, Connection, Dialect, Insert, event, func, select
+from sqlalchemy import URL, Column, Connection, Dialect, Insert, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -164,8 +164,7 @@ class PostgresConnector(DBConnector):
         """Create the engine, whose datetimes are checked and whose bulk work can be cancelled."""
         engine = super().create_engine()
         self.driver.attach(engine.sync_engine, self.settings)
-        # An event of the dialect: those of connections are joined anew for each session.
-        event.listen(engine.sync_engine, "do_execute", self._begin_for_stream)
+        _begin_for_streams(engine.dialect, self.driver.in_transaction)
         if self.pooler == "transaction":
             attach_transaction_rules(
                 engine.sync_engine,
@@ -343,20 +342,6 @@ class PostgresConnector(DBConnector):
         self._refuse_pooler("the lock for migrations")
         await administration.unlock_migrations(connection)
 
-    def _begin_for_stream(
-        self, cursor: object, statement: str, parameters: object, context: Any
-    ) -> None:
-        """Open a transaction in a read session whose rows are fetched piece by piece."""
-        options = context.execution_options
-        if not options.get("stream_results") or not options.get(_READ_STATEMENTS):
-            return
-        fairy: Any = context.root_connection.connection
-        if not self.in_transaction(fairy.driver_connection):
-            # The pool ends it, when the connection comes back.
-            begin = fairy.cursor()
-            begin.execute("BEGIN")
-            begin.close()
-
     @property
     def api_roles(self) -> tuple[str, ...]:
         """Roles that others work in, through an API or through us: a table is theirs by grants."""
@@ -487,3 +472,25 @@ class PostgresConnector(DBConnector):
 
 def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
+
+
+def _begin_for_streams(dialect: Any, in_transaction: Callable[[Any], bool | None]) -> None:
+    """
+    Let read sessions open a transaction where rows are fetched piece by piece, and only there.
+
+    The pool ends it, when the connection comes back. Not an event, since one of the dialect is
+    heard at every statement, and one of connections is joined anew for each session.
+    """
+    usual: type[Any] = dialect.execution_ctx_cls
+
+    class _BeginningContext(usual):  # type: ignore[misc]  # which one it is, the driver says
+        def create_server_side_cursor(self) -> Any:
+            if self.execution_options.get(_READ_STATEMENTS):
+                fairy: Any = self.root_connection.connection
+                if not in_transaction(fairy.driver_connection):
+                    begin = fairy.cursor()
+                    begin.execute("BEGIN")
+                    begin.close()
+            return super().create_server_side_cursor()
+
+    dialect.execution_ctx_cls = _BeginningContext

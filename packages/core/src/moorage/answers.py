@@ -22,13 +22,13 @@ from sqlalchemy import Connection, Engine, event
 
 from moorage.connector import DBConnector
 from moorage.deadline import Wait
-from moorage.notes import LIMITS, READS_ONLY, notes_in
+from moorage.notes import LIMITS, RESTS
 from moorage.pool import CLOSED_BY_FORCE
 
-__all__ = ["Answers", "limit_answers", "wait_in"]
+__all__ = ["WAIT", "Answers", "limit_answers", "wait_in"]
 
-# Key in `ConnectionPoolEntry.info`, which lives as long as the driver's connection.
-_WAIT = "moorage_wait"
+WAIT = "moorage_wait"
+"""Key in ``Connection.info``: what its answers are waited for with."""
 
 _Info = dict[Any, Any]
 
@@ -44,7 +44,6 @@ class Answers:
         self._least_commit = settings.commit_timeout_seconds
         self.usual: float = self.seconds(None)
         """How long one statement is waited for, where nobody says otherwise; 0 is for ever."""
-        self._tells = type(connector).in_transaction is not DBConnector.in_transaction
         self._roll_back = engine.dialect.do_rollback
 
     def commit(self, run: Callable[..., None], connection: Any) -> None:
@@ -59,16 +58,8 @@ class Answers:
     def roll_back(self, connection: Any) -> None:
         """Send ROLLBACK, unless the connection rests; the pool asks its driver when it is back."""
         info = _info_of(connection)
-        if not self.rests(info):
+        if not info.get(RESTS):
             self.send_rollback(connection, info)
-
-    def rests(self, info: _Info) -> bool:
-        """
-        Return whether a connection is in autocommit, and its driver would know it otherwise.
-
-        That of a read session is, unless rows were fetched piece by piece.
-        """
-        return READS_ONLY in info and self._tells and not notes_in(info).has_streamed
 
     def send_rollback(self, connection: Any, info: _Info) -> None:
         """Send ROLLBACK, unless the connection was closed by force, and the transaction with it."""
@@ -105,9 +96,9 @@ def limit_answers(engine: Engine, connector: DBConnector) -> Answers:
 
 def wait_in(info: _Info) -> Wait:
     """Return the wait of the connection that ``info`` belongs to."""
-    wait: Wait | None = info.get(_WAIT)
+    wait: Wait | None = info.get(WAIT)
     if wait is None:
-        wait = info[_WAIT] = Wait()
+        wait = info[WAIT] = Wait()
     return wait
 
 
@@ -116,7 +107,7 @@ def _attach_haste(engine: Engine) -> None:
 
     @event.listens_for(engine, "close")
     def hasten(connection: Any, record: Any) -> None:
-        wait: Wait | None = record.info.get(_WAIT)
+        wait: Wait | None = record.info.get(WAIT)
         if wait is not None and wait.was_late:
             # Outside of SQLAlchemy's greenlet nothing can be waited for, and a driver that is in
             # the middle of its goodbye is ended by this.

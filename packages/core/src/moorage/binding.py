@@ -83,7 +83,7 @@ def _tell(session: GuardedSession, transaction: SessionTransaction, connection: 
     if transaction.nested:
         return  # what was told holds inside of savepoints, and a rollback to one keeps it
     identity = session.identity
-    connector = connector_of(connection.engine)
+    connector = connector_of(connection)
     if connector is None or not _binds(type(connector)):
         if identity is not None:
             raise IdentityError(

@@ -37,12 +37,20 @@ from moorage.errors import (
     StatementTimeoutError,
     blend,
 )
-from moorage.notes import LIMITS, READS_ONLY, forget_failure, notes_of, take_notes, writes
+from moorage.notes import (
+    DRIVER_CONNECTION,
+    LIMITS,
+    READS_ONLY,
+    RESTS,
+    forget_failure,
+    notes_of,
+    take_notes,
+    writes,
+)
 from moorage.pool import ConnectGate, LoopPool, attach_liveness
 from moorage.statements import watch_statements
 
 __all__ = [
-    "DRIVER_CONNECTION",
     "build_engine",
     "connector_of",
     "connector_of_dialect",
@@ -55,9 +63,6 @@ __all__ = [
 # Execution option by which any listener, or a unit of work that was given a stranger's
 # sessionmaker, finds the connector of an engine. Derived engines inherit it.
 _CONNECTOR_OPTION = "moorage_connector"
-
-DRIVER_CONNECTION = "moorage_driver_connection"
-"""Key in the ``info`` of connections: what SQLAlchemy asks its dialect for each time."""
 
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -101,7 +106,7 @@ def own_resets(engine: Engine) -> int:
     return _own_resets.get(engine.dialect, 0)
 
 
-def connector_of(engine: Engine) -> DBConnector | None:
+def connector_of(engine: Engine | Connection) -> DBConnector | None:
     """Return the connector that an engine, or one derived from it, was built for."""
     found: DBConnector | None = engine.get_execution_options().get(_CONNECTOR_OPTION)
     return found
@@ -172,7 +177,7 @@ async def _prepare(connector: DBConnector, dialect: Dialect, connection: Any, re
     if READS_ONLY in record.record_info:
         await connector.make_read_only(driver_connection)
         await util.greenlet_spawn(dialect.set_isolation_level, connection, "AUTOCOMMIT")
-        record.info[READS_ONLY] = True
+        record.info[READS_ONLY] = type(connector).in_transaction is not DBConnector.in_transaction
 
 
 def _connect_args(connector: DBConnector, record: Any, usual: dict[str, Any]) -> dict[str, Any]:
@@ -278,18 +283,21 @@ def _attach_reset(engine: Engine, connector: DBConnector, answers: Answers) -> N
     def reset(connection: Any, record: Any, state: PoolResetState) -> None:
         if not state.asyncio_safe or state.terminate_only:
             return
-        driver_connection = record.driver_connection
-        if driver_connection is None:
+        if record.dbapi_connection is None:
             return  # it was closed while it was in use
+        info = record.info
+        driver_connection = info.get(DRIVER_CONNECTION)
+        if driver_connection is None:  # opened by a creator of the connector's own
+            driver_connection = record.driver_connection
         is_open = connector.in_transaction(driver_connection)
         was_reset = state.transaction_was_reset
-        if is_open is None and (was_reset or answers.rests(record.info)):
+        if is_open is None and (was_reset or info.get(RESTS)):
             return
         # What a driver knows comes with the server's answers, and an error may not tell it.
-        if is_open is False and not forget_failure(record.info):
+        if is_open is False and not forget_failure(info):
             return
         if not was_reset:
-            answers.send_rollback(connection, record.info)
+            answers.send_rollback(connection, info)
         if is_open is not None and connector.in_transaction(driver_connection):
             cursor = connection.cursor()
             try:

@@ -17,8 +17,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 __all__ = [
+    "DRIVER_CONNECTION",
     "LIMITS",
+    "NOTES",
     "READS_ONLY",
+    "RESTS",
     "Notes",
     "forget_failure",
     "notes_in",
@@ -28,11 +31,22 @@ __all__ = [
     "writes",
 ]
 
-# Keys in `Connection.info`, which lives as long as the driver's connection.
-_NOTES = "moorage_notes"
+# Below are keys in `Connection.info`, which lives as long as the driver's connection.
+
+NOTES = "moorage_notes"
+"""The :class:`Notes` of the transaction that is open, or was open last."""
+
+DRIVER_CONNECTION = "moorage_driver_connection"
+"""What SQLAlchemy asks its dialect for each time."""
 
 READS_ONLY = "moorage_reads_only"
-"""A connection of read sessions; in the ``record_info`` as well, from before it is opened."""
+"""
+A connection of read sessions, in autocommit; in the ``record_info`` as well, from before it is
+opened. In the ``info`` it says whether its driver knows if a transaction is open all the same.
+"""
+
+RESTS = "moorage_rests"
+"""Whether that of a read session has nothing to roll back: no rows were fetched piece by piece."""
 
 LIMITS = "moorage_limits"
 """The ``TransactionLimits`` of the unit of work that has the connection."""
@@ -56,7 +70,6 @@ class Notes:
     Attributes:
         writes: How many statements that write it has executed.
         has_run_by_hand: It has run SQL that was written by hand and may have written.
-        has_streamed: It has rows that are fetched piece by piece, or had some.
         statement_failed: A statement of it failed, and nobody has rolled back since.
         is_bound: It was told on whose behalf it works.
         is_committing: Its COMMIT was sent.
@@ -68,7 +81,6 @@ class Notes:
         "answered_at",
         "asked_at",
         "has_run_by_hand",
-        "has_streamed",
         "is_bound",
         "is_committing",
         "statement_failed",
@@ -78,7 +90,6 @@ class Notes:
     def __init__(self) -> None:
         self.writes: int = 0
         self.has_run_by_hand: bool = False
-        self.has_streamed: bool = False
         self.statement_failed: bool = False
         self.is_bound: bool = False
         self.is_committing: bool = False
@@ -150,8 +161,10 @@ def take_notes(engine: Engine) -> None:
 
     def begin(dbapi_connection: Any) -> None:
         info = dbapi_connection.info
-        info[_NOTES] = Notes()
+        info[NOTES] = Notes()
         info.pop(LIMITS, None)
+        if READS_ONLY in info:
+            info[RESTS] = info[READS_ONLY]
         do_begin(dbapi_connection)
 
     def commit(dbapi_connection: Any) -> None:
@@ -182,9 +195,9 @@ def writes(context: Any, statement: str) -> bool:
 
 def notes_in(info: dict[Any, Any]) -> Notes:
     """Return what is remembered in the ``info`` of a connection."""
-    notes: Notes | None = info.get(_NOTES)
+    notes: Notes | None = info.get(NOTES)
     if notes is None:
-        notes = info[_NOTES] = Notes()
+        notes = info[NOTES] = Notes()
     return notes
 
 

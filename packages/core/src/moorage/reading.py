@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool
 
 from moorage.connector import DBConnector
-from moorage.engine import DRIVER_CONNECTION, own_resets
+from moorage.engine import own_resets
 from moorage.errors import ReadOnlyError, SettingsError, blend
-from moorage.notes import READS_ONLY
+from moorage.notes import DRIVER_CONNECTION, READS_ONLY, RESTS
 from moorage.pool import pool_of_marked
 from moorage.session import GuardedSession
 
@@ -35,13 +35,11 @@ class ReadSession(GuardedSession):
 
     def closes_at_once(self) -> bool:
         """Return whether closing it waits for nothing, as that of a connection in autocommit."""
-        connection, notes = self._last_connection, self._notes
-        if connection is None or notes is None or connection.closed:
+        connection, info = self._last_connection, self._info
+        if connection is None or info is None or self._streams or connection.closed:
             return super().closes_at_once()
-        if self._streams or notes.has_streamed:
-            return False  # on some drivers, the rest of one has to be read
         engine = connection.engine
-        return isinstance(engine, _EngineWithOwnPool) and engine.rests(connection)
+        return isinstance(engine, _EngineWithOwnPool) and engine.rests(info)
 
 
 @event.listens_for(ReadSession, "before_flush")
@@ -109,18 +107,12 @@ class _EngineWithOwnPool(OptionEngine):
         self.dispatch = proxied.dispatch
         self.pool = pool_of_marked(proxied.pool, READS_ONLY)
         self._own_resets = own_resets(proxied)
-        self._tells = type(connector).in_transaction is not DBConnector.in_transaction
 
-    def rests(self, connection: Connection) -> bool:
-        """Return whether nothing waits where a connection is given back, which is in autocommit."""
+    def rests(self, info: dict[Any, Any]) -> bool:
+        """Return whether nothing waits where the connection of ``info`` is given back."""
         heard_by = self.pool.dispatch
-        if (
-            not self._tells
-            or connection.invalidated
-            # Others that listen may talk to the server.
-            or heard_by.checkin
-            or len(heard_by.reset) > self._own_resets
-        ):
-            return False
-        driver_connection = connection.info[DRIVER_CONNECTION]
-        return not self._connector.in_transaction(driver_connection)
+        if heard_by.checkin or len(heard_by.reset) > self._own_resets:
+            return False  # others that listen may talk to the server
+        # On some drivers, the rest of what was streamed has to be read.
+        is_at_rest: bool = info.get(RESTS, False)
+        return is_at_rest and not self._connector.in_transaction(info[DRIVER_CONNECTION])

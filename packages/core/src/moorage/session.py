@@ -26,7 +26,7 @@ from moorage.by_key import KEY, KEY_TYPES, plan_by_key
 from moorage.engine import connector_of
 from moorage.errors import ConnectionLostError, DatabaseError, SessionSharedError, UnitOfWorkError
 from moorage.identity import Admin, Identity
-from moorage.notes import Notes, notes_in, notes_of
+from moorage.notes import NOTES, Notes, notes_in, notes_of
 
 __all__ = [
     "GuardedSession",
@@ -84,6 +84,7 @@ class GuardedSession(Session):
     _close_when_left: bool = False
     _streams: tuple[Result[Any], ...] = ()
     _last_connection: Connection | None = None
+    _info: dict[Any, Any] | None = None
     _notes: Notes | None = None
     _writes_before: int = 0
     _gave_connection: bool = False
@@ -200,7 +201,8 @@ class GuardedSession(Session):
                     " soon as that has ended",
                     hint="wait for the tasks that use a session before you end it",
                 )
-            self._close_streams()
+            if self._streams:
+                self._close_streams()
             super().close()
             self._forget_transaction()
         elif self._savepoint is not None:
@@ -257,7 +259,7 @@ class GuardedSession(Session):
 
     def _forget_transaction(self) -> None:
         # It refers to the session: the two would keep each other until the collector comes by.
-        self._transaction_at_work = self._last_connection = self._notes = None
+        self._transaction_at_work = self._last_connection = self._info = self._notes = None
 
     def _close_streams(self) -> None:
         # Some drivers take nothing from a connection, not even COMMIT, before they have had the
@@ -461,7 +463,8 @@ def _note_connection(
     session: GuardedSession, transaction: SessionTransaction, connection: Connection
 ) -> None:
     session._last_connection = connection
-    session._notes = notes = notes_in(connection.info)  # it has just begun, and is not lost
+    session._info = info = connection.info  # it has just begun, and is not lost
+    session._notes = notes = info.get(NOTES) or notes_in(info)
     if transaction.parent is None:
         # A session that joins the transaction of others, as tests do, answers for its own writes.
         session._writes_before = notes.writes

@@ -16,10 +16,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy import exc as sa_exc
 
-from moorage.answers import Answers, wait_in
+from moorage.answers import WAIT, Answers, wait_in
 from moorage.deadline import within
 from moorage.errors import ReadOnlyError, blend
-from moorage.notes import LIMITS, READS_ONLY, notes_in, statement_info, writes
+from moorage.notes import LIMITS, NOTES, READS_ONLY, RESTS, notes_in, statement_info, writes
 
 __all__ = ["watch_statements"]
 
@@ -75,18 +75,22 @@ def _watched(run: _Run, answers: Answers, *, keeps_time: bool, has_rows: bool = 
             seconds = answers.seconds(limits, 1 + rows // _ROWS_PER_STATEMENT)
         asked_at = monotonic()
         if seconds:
-            wait_in(info).call(seconds, run, cursor, statement, *arguments)
+            wait = info.get(WAIT) or wait_in(info)
+            wait.call(seconds, run, cursor, statement, *arguments)
         else:
             run(cursor, statement, *arguments)
-        notes = notes_in(info)
+        notes = info.get(NOTES) or notes_in(info)
         if keeps_time:
             notes.asked_at, notes.answered_at = asked_at, monotonic()
-        if writes(context, statement):
+        if context.isinsert or context.isupdate or context.isdelete:  # type: ignore[union-attr]
             notes.writes += 1
         elif context.is_text or context.compiled is None:  # type: ignore[union-attr]
-            notes.has_run_by_hand = True
+            if writes(context, statement):
+                notes.writes += 1
+            else:
+                notes.has_run_by_hand = True
         if getattr(cursor, "server_side", False):
-            notes.has_streamed = True
+            info[RESTS] = False
             connection: Connection = context.root_connection  # type: ignore[union-attr]
             context.cursor = _StreamCursor(cursor, connection, answers)  # type: ignore[union-attr]
 

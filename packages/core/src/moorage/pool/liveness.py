@@ -17,6 +17,7 @@ from sqlalchemy import Engine, event, util
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Dialect
 
+from moorage.notes import DRIVER_CONNECTION
 from moorage.pool.loop_pool import LoopPool
 from moorage.settings import DatabaseSettings
 
@@ -66,10 +67,12 @@ class _Liveness:
         self._is_closed = is_closed
         self._ping = ping
 
-    def death_of(self, connection: Any, idle_seconds: float) -> sa_exc.DisconnectionError | None:
+    def death_of(self, record: Any, idle_seconds: float) -> sa_exc.DisconnectionError | None:
         """Return the pool's own word for "drop it and open another one", if that is to be done."""
-        is_closed = self._is_closed
-        if is_closed is not None and is_closed(self._driver_connection_of(connection)):
+        connection, is_closed = record.dbapi_connection, self._is_closed
+        if is_closed is not None and is_closed(
+            record.info.get(DRIVER_CONNECTION) or self._driver_connection_of(connection)
+        ):
             return sa_exc.DisconnectionError("the connection was closed while idle")
         if idle_seconds < self._idle_limit:
             return None
@@ -103,5 +106,5 @@ def _attach_to_stranger(engine: Engine, liveness: _Liveness) -> None:
         idle_since = record.info.get(_IDLE_SINCE)
         if idle_since is None:
             return  # it was opened a moment ago
-        if (death := liveness.death_of(connection, time.monotonic() - idle_since)) is not None:
+        if (death := liveness.death_of(record, time.monotonic() - idle_since)) is not None:
             raise death

@@ -285,7 +285,7 @@ class LoopPool(Pool):
             is_over = record in place.too_old or self._invalidate_time > record.starttime  # type: ignore[attr-defined]
             death = None
             if not is_over and self.death_of is not None:
-                death = self.death_of(record.dbapi_connection, idle)
+                death = self.death_of(record, idle)
             if not is_over and death is None:
                 return record
             record.invalidate(death)
