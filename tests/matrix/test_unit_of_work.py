@@ -1,11 +1,15 @@
 """A unit of work is one transaction, whole or not at all, on every backend."""
 
 import asyncio
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
 
 import pytest
+from sqlalchemy import event, select, text, update
 from sqlalchemy import exc as sa_exc
-from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
 
 from moorage import Database, ReadOnlyError, SettingsError, UnitOfWork, UnitOfWorkError
 from tests.fix_database import DatabaseFactory
@@ -210,6 +214,42 @@ async def test_cancellation_during_the_flush_rolls_back(database: Database) -> N
         await asyncio.create_task(work())
     assert unit.outcome == "rolled_back"
     assert await count_accounts(database) == 1
+
+
+async def test_the_flush_is_done_by_the_units_own_task(database: Database) -> None:
+    """What listens to the flush at the end of a unit runs in its task, and in its context."""
+    seen: list[object] = []
+    said = ContextVar("said", default="nothing")
+
+    def listen(session: Session, context: object, instances: object) -> None:
+        seen.append(asyncio.current_task())
+        said.set("flushed")
+
+    async with database.unit_of_work() as session:
+        event.listen(session.sync_session, "before_flush", listen)
+        session.add(Account(owner="bob"))
+    assert seen == [asyncio.current_task()]
+    assert said.get() == "flushed"
+    assert await count_accounts(database) == 2
+
+
+async def test_a_strangers_flush_and_commit_are_called(database: Database) -> None:
+    """A session class that does more when it flushes and commits still does it."""
+    called: list[str] = []
+
+    class Theirs(AsyncSession):
+        async def flush(self, objects: Sequence[Any] | None = None) -> None:
+            called.append("flush")
+            await super().flush(objects)
+
+        async def commit(self) -> None:
+            called.append("commit")
+            await super().commit()
+
+    async with UnitOfWork(async_sessionmaker(database.engine, class_=Theirs)) as session:
+        session.add(Account(owner="bob"))
+    assert called == ["flush", "commit"]
+    assert await count_accounts(database) == 2
 
 
 async def test_savepoint_undoes_a_part(database: Database) -> None:

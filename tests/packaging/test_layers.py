@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # package (migrations/, pool/) is one name. A new module has to be given its place here.
 CORE_LAYERS = (
     {"_requirements"},
-    {"address", "errors", "shield", "notes", "by_key", "deadline"},
+    {"address", "errors", "notes", "by_key", "deadline"},
+    {"shield"},
     {"rows"},
     {"environment", "identity", "server_facts"},
     {"abilities"},

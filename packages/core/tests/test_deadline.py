@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import util
 
-from moorage.deadline import Wait, within
+from moorage.deadline import Alarm, Wait, within
 
 SOON = 0.01
 NEVER = 3600.0
@@ -100,6 +100,24 @@ async def test_no_limit_is_none() -> None:
     assert await util.greenlet_spawn(wait.call, 0.0, seen) is None
     assert await util.greenlet_spawn(wait.call, NEVER, seen) is asyncio.current_task()
     assert not wait.end_late()
+
+
+async def test_alarms_ring_once_where_nobody_takes_them_back() -> None:
+    """Of several alarms those ring whose time has come, and that are left."""
+    loop = asyncio.get_running_loop()
+    rung: list[str] = []
+    last = asyncio.Event()
+
+    def ring() -> None:
+        rung.append("later")
+        last.set()
+
+    Alarm(loop, 3 * SOON, ring)
+    Alarm(loop, NEVER, lambda: rung.append("never"))
+    Alarm(loop, SOON, lambda: rung.append("soon"))
+    Alarm(loop, SOON, lambda: rung.append("taken back")).take_back()
+    await last.wait()
+    assert sorted(rung) == ["later", "soon"]
 
 
 def test_a_loop_is_not_kept() -> None:

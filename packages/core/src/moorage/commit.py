@@ -9,11 +9,15 @@ handed on afterwards; only when no answer comes is the outcome unknown, and the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeGuard
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from types import coroutine
+from typing import Any, TypeGuard
 
 from sqlalchemy import exc as sa_exc
+from sqlalchemy import util
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from moorage.diagnosis import LOST_COMMIT
 from moorage.errors import CommitOutcomeUnknownError, DatabaseError, blend
@@ -44,10 +48,7 @@ async def commit(
         CommitOutcomeUnknownError: The link was lost, or the deadline is over, before the answer.
         sqlalchemy.exc.SQLAlchemyError: The database refused; nothing is stored.
     """
-    below = session.sync_session
-    if below.new or below.dirty or below.deleted:
-        await session.flush()
-    committing = asyncio.create_task(session.commit())
+    committing = asyncio.create_task(await _flushed(session))
     in_time, cancellation = await end_shielded(committing, deadline_seconds, _CLOSE_SECONDS)
     if not in_time:
         message = f"no answer to COMMIT within {deadline_seconds:g} s ({deadline_name()})"
@@ -62,6 +63,51 @@ async def commit(
     if failure is not None:
         raise failure
     return cancellation
+
+
+async def _flushed(session: AsyncSession) -> Coroutine[Any, Any, None]:
+    """
+    Flush a session in this task; return what commits it in another one.
+
+    It is one greenlet of SQLAlchemy's that does both and is handed over in between, since making
+    a second one costs as much as a dozen statements of Python.
+    """
+    below = session.sync_session
+    if not (below.new or below.dirty or below.deleted):
+        return session.commit()
+    kind = type(session)
+    if kind.flush is not AsyncSession.flush or kind.commit is not AsyncSession.commit:
+        await session.flush()  # somebody else's class, which does more
+        return session.commit()
+    work = session.run_sync(_flush_and_commit)
+    await _until_flushed(work)
+    return work
+
+
+class _Flushed:
+    """Awaited in SQLAlchemy's greenlet where everything is flushed."""
+
+    def __await__(self) -> Generator[_Flushed, None, None]:
+        yield self
+
+
+def _flush_and_commit(session: Session) -> None:
+    session.flush()
+    util.await_only(_Flushed())
+    session.commit()
+
+
+@coroutine
+def _until_flushed(work: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    """Do in this task, cancellations included, what ``work`` does until it is flushed."""
+    go_on = partial(work.send, None)
+    while not isinstance(awaited := go_on(), _Flushed):
+        try:
+            yield awaited
+        except BaseException as error:  # noqa: BLE001 (it is raised there)
+            go_on = partial(work.throw, error)
+        else:
+            go_on = partial(work.send, None)
 
 
 def _is_strangers_lost_link(failure: BaseException | None) -> TypeGuard[sa_exc.DBAPIError]:

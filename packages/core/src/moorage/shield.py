@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from moorage.deadline import Alarm
+
 __all__ = ["end_shielded", "wait_shielded"]
 
 
@@ -35,7 +37,7 @@ async def wait_shielded(task: asyncio.Task[Any], seconds: float) -> asyncio.Canc
         wake()
 
     # What asyncio.wait() does, for one task and one wait, in a third of its calls.
-    timer = loop.call_later(seconds, end)
+    alarm = Alarm(loop, seconds, end)
     task.add_done_callback(wake)
     try:
         while not task.done() and not is_over:
@@ -45,7 +47,7 @@ async def wait_shielded(task: asyncio.Task[Any], seconds: float) -> asyncio.Canc
                 cancellation = error
                 waiter = loop.create_future()
     finally:
-        timer.cancel()
+        alarm.take_back()
         task.remove_done_callback(wake)
     return cancellation
 
