@@ -164,7 +164,7 @@ class _Clock:
         self._timer = None
         self.next = math.inf
         now = monotonic()
-        noted = (*self.waits, *self.alarms)
+        noted: tuple[Wait | Alarm, ...] = (*self.waits, *self.alarms)
         first = min((each.check(now) for each in noted), default=math.inf)
         if first < math.inf:
             self.come_back(first)
