@@ -81,13 +81,13 @@ async def read(database: Database) -> None:
 
 
 async def test_a_read_session(database: Database) -> None:
-    """A read session, guarded, limited and accounted for, calls less than everybody's does."""
+    """A read session, guarded, limited and accounted for, calls a quarter less than everybody's."""
     await create_tables(database, "ada")
-    assert await calls(lambda: read(database)) < await everybodys(database, writes=False)
+    assert await calls(lambda: read(database)) < 0.75 * await everybodys(database, writes=False)
 
 
 async def test_a_unit_of_work(database: Database) -> None:
-    """A unit of work, whose COMMIT nobody interrupts, calls little more than everybody does."""
+    """A unit of work, whose COMMIT nobody interrupts, calls hardly more than everybody does."""
     await create_tables(database, "ada")
 
     async def unit() -> None:
@@ -95,7 +95,7 @@ async def test_a_unit_of_work(database: Database) -> None:
             account = await session.get_one(Account, 1)
             account.balance += 1
 
-    assert await calls(unit) < 1.1 * await everybodys(database, writes=True)
+    assert await calls(unit) < 1.03 * await everybodys(database, writes=True)
 
 
 async def test_listeners_are_paid_for_by_who_listens(database: Database) -> None:

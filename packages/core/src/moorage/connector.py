@@ -441,8 +441,10 @@ class DBConnector(ABC):
 
         Asked when a connection returns to the pool: behind a COMMIT there is nothing to roll back,
         and asking the server to do it is a round trip for nothing. ``None`` (the default) means
-        that the driver does not say, and the pool rolls back to be sure. Only what the server has
-        said may decide. It must do no I/O.
+        that the driver does not say, and the pool rolls back to be sure; but for connections of
+        read sessions, which are in autocommit, where the override of a connector that does not say
+        means that there is nothing to roll back. Only what the server has said may decide. It must
+        do no I/O.
         """
         return None
 
