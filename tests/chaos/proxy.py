@@ -7,18 +7,21 @@ the server sends passes as it is.
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
-Fault = Literal["cut before", "cut after", "stall", "half-close", "delay"]
+Fault = Literal["cut before", "cut after", "stall", "black hole", "half-close", "delay"]
 """
 What happens at the chosen statement.
 
-``cut before``: the link is cut, the server never sees it. ``cut after``: the link is cut when the
-server answers. ``stall``: it arrives, and no answer comes back any more. ``half-close``: it
-arrives, and the client is told that the server will say nothing more. ``delay``: it
-waits for :attr:`Proxy.delay`.
+``cut before``: the link is reset, the server never sees it. ``cut after``: it is reset when the
+server answers. ``stall``: it arrives, and no answer comes back any more. ``black hole``: from it on
+everything is swallowed, on this link and on all others, until :attr:`Proxy.is_black_hole` is taken
+back. ``half-close``: it arrives, and the client is told that the server will say nothing more.
+``delay``: it waits for :attr:`Proxy.delay`.
 """
 
 
@@ -50,7 +53,11 @@ class Proxy:
         return int(self._server.sockets[0].getsockname()[1])
 
     def arm(self, word: bytes, fault: Fault, times: int = 1) -> None:
-        """Let the next statements that begin with ``word`` meet a fault."""
+        """
+        Let the next statements that begin with ``word`` meet a fault.
+
+        An empty word is that of any message: on a new link the first one of the handshake.
+        """
         self._armed = _Armed(word, fault, times)
 
     async def __aenter__(self) -> Self:
@@ -92,6 +99,9 @@ class Proxy:
                 self.happened += 1
                 if armed.fault == "cut before":
                     return
+                if armed.fault == "black hole":
+                    self.is_black_hole = True
+                    continue
                 if armed.fault == "delay":
                     await self.delay.wait()
                 else:
@@ -115,9 +125,8 @@ class Proxy:
         finally:
             answers.cancel()
             await asyncio.wait({answers})
-            # Cut, not closed: a proxy that dies sends no goodbye of a protocol either.
-            to_client.transport.abort()
-            to_server.transport.abort()
+            _cut(to_client.transport)
+            _cut(to_server.transport)
 
     async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -126,6 +135,14 @@ class Proxy:
                     target.write(chunk)
                     await target.drain()
             target.close()
+
+
+def _cut(transport: asyncio.WriteTransport) -> None:
+    """Reset a link, as whoever dies does: neither of the protocol nor of TCP is there a goodbye."""
+    sock = transport.get_extra_info("socket")
+    if sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 async def _read_postgres(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

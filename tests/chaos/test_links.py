@@ -5,10 +5,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy import insert, select, text, util
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from moorage import ConnectionLostError, Database, DatabaseError
+from moorage import (
+    CommitOutcomeUnknownError,
+    ConnectionLostError,
+    Database,
+    DatabaseError,
+    DatabaseUnavailableError,
+    bulk_insert,
+)
 from tests.chaos.conftest import no_open_transaction
 from tests.chaos.proxy import Fault, Proxy
 from tests.fix_backend import chosen_backends
@@ -32,7 +39,7 @@ WITHOUT_TLS: dict[str, dict[str, Any]] = {
 }
 
 pytestmark = pytest.mark.skipif(not SERVERS, reason="SQLite has no link")
-Work = Callable[[AsyncSession], Awaitable[object]]
+LOST = (ConnectionLostError, CommitOutcomeUnknownError, DatabaseUnavailableError)
 
 
 @pytest.fixture(params=SERVERS)
@@ -64,56 +71,153 @@ def plain_engine(database: Database) -> AsyncEngine:
     return create_async_engine(url, connect_args=WITHOUT_TLS.get(url.get_driver_name(), {}))
 
 
-async def stream(session: AsyncSession) -> None:
-    """Read a result piece by piece."""
-    async for _ in await session.stream(select(Account)):
+Fail = Callable[[bytes], None]
+"""Called with the first word of the statement at which the link shall fail."""
+
+
+async def connecting(database: Database, fail: Fail) -> None:
+    """Open a connection, in the middle of whose handshake the link fails."""
+    fail(b"")
+    async with database.engine.connect(), database.engine.connect():
         pass
 
 
-WORK: dict[bytes, Work] = {
-    b"SELECT": lambda session: session.scalars(select(Account)),
-    b"INSERT": lambda session: session.execute(
-        insert(Account), [{"owner": str(number), "balance": 0} for number in range(3)]
-    ),
-    b"COMMIT": lambda session: session.commit(),
-    b"ROLLBACK": lambda session: session.rollback(),
+async def checking(database: Database, fail: Fail) -> None:
+    """Take a connection that is asked first whether it lives."""
+    fail(b"")
+    await database.ping()
+
+
+async def pinging(database: Database, fail: Fail) -> None:
+    """Ask the database whether it is there."""
+    fail(b"")
+    await database.ping()
+
+
+async def waiting_until_ready(database: Database, fail: Fail) -> None:
+    """Wait for a database whose first link fails."""
+    await database.dispose()
+    fail(b"")
+    async with Database(database.settings) as starting:
+        await starting.wait_until_ready(2)
+
+
+async def beginning(database: Database, fail: Fail) -> None:
+    """Begin a transaction that is more than the first statement."""
+    fail(b"START" if database.engine.dialect.name == "mysql" else b"BEGIN")
+    async with database.unit_of_work(read_only=True) as session:
+        await session.scalars(select(Account))
+
+
+async def reading(database: Database, fail: Fail) -> None:
+    """Read in the middle of a transaction."""
+    async with database.session() as session:
+        await session.execute(CHANGE)
+        fail(b"SELECT")
+        await session.scalars(select(Account))
+
+
+async def writing(database: Database, fail: Fail) -> None:
+    """Write several rows."""
+    async with database.session() as session:
+        await session.execute(CHANGE)
+        fail(b"INSERT")
+        await session.execute(insert(Account), [{"owner": name, "balance": 0} for name in "abc"])
+
+
+async def loading(database: Database, fail: Fail) -> None:
+    """Write rows in bulk."""
+    async with database.session() as session:
+        await session.execute(CHANGE)
+        fail(b"INSERT" if database.engine.dialect.name == "mysql" else b"COPY")
+        await bulk_insert(session, Account, [{"owner": name, "balance": 0} for name in "abc"])
+
+
+async def streaming(database: Database, fail: Fail) -> None:
+    """Read a result piece by piece."""
+    async with database.session() as session:
+        await session.execute(CHANGE)
+        fail(b"DECLARE" if database.engine.dialect.driver == "psycopg" else b"SELECT")
+        async for _ in await session.stream(select(Account)):
+            pass
+
+
+async def committing(database: Database, fail: Fail) -> None:
+    """Commit."""
+    async with database.session() as session:
+        await session.execute(CHANGE)
+        fail(b"COMMIT")
+        await session.commit()
+
+
+async def rolling_back(database: Database, fail: Fail) -> None:
+    """Roll back."""
+    async with database.session() as session:
+        await session.execute(CHANGE)
+        fail(b"ROLLBACK")
+        await session.rollback()
+
+
+async def returning(database: Database, fail: Fail) -> None:
+    """Give a connection back to the pool in the middle of a transaction."""
+    raw = await database.engine.raw_connection()
+
+    def leave_it_open() -> None:
+        cursor = raw.cursor()
+        cursor.execute(CHANGE.text)
+        cursor.close()
+        fail(b"ROLLBACK")
+        raw.close()
+
+    await util.greenlet_spawn(leave_it_open)
+
+
+CHANGE = text("UPDATE account SET balance = 1")
+CALLS: dict[str, Callable[[Database, Fail], Awaitable[None]]] = {
+    call.__name__.replace("_", " "): call
+    for call in (
+        *(connecting, checking, pinging, waiting_until_ready),
+        *(beginning, reading, writing, loading, streaming),
+        *(committing, rolling_back, returning),
+    )
 }
+# What these find broken is replaced, or is nobody's business any more.
+QUIET = {"checking", "waiting until ready", "returning"}
+FAULTS: tuple[Fault, ...] = ("black hole", "stall", "cut before")
+# Each call meets one of the faults at small counts, and each fault some of the calls.
+ONCE = [
+    f"{backend}-{call}-{FAULTS[number % len(FAULTS)]}"
+    for backend in SERVERS
+    for number, call in enumerate(CALLS)
+]
 
 
-@pytest.mark.parametrize("fault", ["stall", "cut before", "cut after"])
-@pytest.mark.parametrize("word", WORK)
+@pytest.mark.scaled(small=ONCE)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("call", CALLS)
 async def test_each_call_ends(
-    database: Database, watcher: Database, proxy: Proxy, word: bytes, fault: Fault
+    through_proxy: DatabaseFactory, watcher: Database, proxy: Proxy, call: str, fault: Fault
 ) -> None:
-    """A call whose link fails raises an error of ours, and its connection is not used again."""
+    """A call whose link fails ends with an error of ours, and its connection is not used again."""
+    always = {"pool_pre_ping": "always"} if call == "checking" else {}
+    database = through_proxy(**LIMITS, **always)
+    failure: DatabaseError | None = None
     async with asyncio.timeout(HARD_SECONDS):
-        session = database.session()
-        await session.execute(text("UPDATE account SET balance = 1"))
-        proxy.arm(word, fault)
-        with pytest.raises(DatabaseError) as caught:
-            await WORK[word](session)
-        assert proxy.happened == 1
-        assert caught.value.connection_invalidated  # type: ignore[attr-defined]  # it is blended
-        await session.close()
+        await database.ping()
+        try:
+            await CALLS[call](database, lambda word: proxy.arm(word, fault))
+        except DatabaseError as error:
+            failure = error
+    assert proxy.happened == 1
+    if failure is None:
+        assert call in QUIET
+    else:
+        assert isinstance(failure, LOST)
+    proxy.is_black_hole = False
+    if call != "waiting until ready":
         assert database.pool_statistics().in_use == 0
         await database.ping()
-        await no_open_transaction(watcher)
-
-
-async def test_a_stalled_stream_ends(
-    through_proxy: DatabaseFactory, watcher: Database, proxy: Proxy
-) -> None:
-    """A result that is read piece by piece ends as well when its first piece does not come."""
-    database = through_proxy(**LIMITS)
-    async with asyncio.timeout(HARD_SECONDS):
-        session = database.session()
-        await session.execute(text("UPDATE account SET balance = 1"))
-        is_psycopg = database.engine.dialect.driver == "psycopg"
-        proxy.arm(b"DECLARE" if is_psycopg else b"SELECT", "stall")
-        with pytest.raises(DatabaseError):
-            await stream(session)
-        await session.close()
-        await database.ping()
+    await no_open_transaction(watcher)
 
 
 # More than the buffers between a server and a client hold, in pieces that come one by one.

@@ -8,22 +8,31 @@ The server says with each answer whether a transaction is open. aiomysql keeps t
 answer has no rows, and drops it where it has some; an error says nothing of it.
 
 A statement whose task is cancelled is ended on the server as well.
+
+Under TLS aiomysql takes a connection for closed that goes on waiting for the goodbye of the server;
+here it is waited for, in time, or not at all where the connection is given up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from aiomysql import Connection
-from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.constants import CLIENT, COMMAND, SERVER_STATUS
 
 from moorage import Diagnosis, wait_shielded
 from moorage_mysql.left_behind import PATIENCE_SECONDS, end_statement
 
 __all__ = ["connect"]
+
+# A length of three bytes and a number of one, which begins anew with each command.
+_QUIT = b"\x01\0\0\0" + bytes([COMMAND.COM_QUIT])
+# How long the server may take to answer the goodbye of TLS.
+_GOODBYE_SECONDS = 2.0
 
 
 class _DriverConnection(Connection):  # type: ignore[misc]  # aiomysql ships no types
@@ -39,7 +48,11 @@ class _DriverConnection(Connection):  # type: ignore[misc]  # aiomysql ships no 
     async def _request_authentication(self) -> None:
         if self.refusal is not None and not self.server_capabilities & CLIENT.SSL:
             raise self.refusal.to_error()
-        await super()._request_authentication()
+        try:
+            await super()._request_authentication()
+        except BaseException:
+            self.close()
+            raise
 
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:
         self._is_told = False
@@ -59,6 +72,26 @@ class _DriverConnection(Connection):  # type: ignore[misc]  # aiomysql ships no 
         ending = asyncio.create_task(end_statement(self.open_another, self.thread_id(), text))
         # It ends by itself before that; and who is cancelled once more waits all the same.
         await wait_shielded(ending, 2 * PATIENCE_SECONDS)
+
+    async def ensure_closed(self) -> None:
+        """Say goodbye, and return when the socket is closed."""
+        writer = self._writer
+        try:
+            if writer is not None:
+                with contextlib.suppress(OSError):  # TimeoutError is an OSError
+                    async with asyncio.timeout(_GOODBYE_SECONDS):
+                        writer.write(_QUIT)
+                        await writer.drain()
+                        writer.close()
+                        await writer.wait_closed()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the socket at once."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        super().close()
 
     async def commit(self) -> None:
         self._is_told = False
@@ -94,5 +127,9 @@ async def connect(refusal: Diagnosis | None, **arguments: Any) -> Connection:
     connection = _DriverConnection(**arguments)
     connection.refusal = refusal
     connection.open_another = partial(connect, refusal, **arguments)
-    await connection._connect()
+    try:
+        await connection._connect()
+    except BaseException:
+        connection.close()
+        raise
     return connection

@@ -30,6 +30,9 @@ __all__ = ["WAIT", "Answers", "limit_answers", "wait_in"]
 WAIT = "moorage_wait"
 """Key in ``Connection.info``: what its answers are waited for with."""
 
+# Rows that may take as long as one statement.
+_ROWS_PER_STATEMENT = 1000
+
 _Info = dict[Any, Any]
 
 
@@ -72,6 +75,10 @@ class Answers:
         """Call what waits for the next rows of a stream."""
         info = connection.info
         return wait_in(info).call(self.seconds(info.get(LIMITS)), fetch, *size)
+
+    def seconds_for_rows(self, limits: Any, rows: int) -> float:
+        """Return how long the answer to a statement with so many rows is waited for."""
+        return self.seconds(limits, 1 + rows // _ROWS_PER_STATEMENT)
 
     def seconds(self, limits: Any, statements: int = 1, least: float = 0.0) -> float:
         """Return how long the answer to so many statements is waited for; 0 is for ever."""

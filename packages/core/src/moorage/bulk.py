@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapper
 
 from moorage.connector import BulkLoad, DBConnector, OnConflict
-from moorage.engine import connector_of, driver_errors
+from moorage.engine import connector_of, driver_at_work
 from moorage.errors import BulkInsertError, DatabaseError
 from moorage.rows import Rows, batches, chunks
 from moorage.session import guard
@@ -191,7 +191,7 @@ class _Job:
         sync_connection = connection.sync_connection
         assert sync_connection is not None
         try:
-            with driver_errors(sync_connection, connector):
+            async with driver_at_work(sync_connection, connector, len(prepared)):
                 await connector.load_rows(connection, load, prepared)
         finally:
             self.failed_row = load.failed_row

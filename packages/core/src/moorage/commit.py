@@ -4,11 +4,15 @@ COMMIT, the one statement whose answer must be waited for.
 A task that is cancelled between sending COMMIT and reading the answer does not know whether its
 work is stored. Here the answer is waited for whoever cancels meanwhile, and the cancellation is
 handed on afterwards; only when no answer comes is the outcome unknown, and the error says so.
+
+Behind the answer the connection goes back to the pool, which may have something to say to the
+server as well. Whatever becomes of that, the work is stored.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import coroutine
@@ -25,12 +29,17 @@ from moorage.shield import end_shielded
 
 __all__ = ["commit"]
 
+logger: logging.Logger = logging.getLogger("moorage.unit_of_work")
+
 # How long a connection whose COMMIT was given up may take to close.
 _CLOSE_SECONDS = 5.0
 
 
 async def commit(
-    session: AsyncSession, deadline_seconds: float, deadline_name: Callable[[], str]
+    session: AsyncSession,
+    deadline_seconds: float,
+    deadline_name: Callable[[], str],
+    is_answered: Callable[[], bool],
 ) -> asyncio.CancelledError | None:
     """
     Commit a session and return when the database has confirmed it.
@@ -39,6 +48,7 @@ async def commit(
         session: What is pending in it is flushed first, where cancellation still rolls back.
         deadline_seconds: Longest wait for the answer.
         deadline_name: Returns the name of the setting that it comes from.
+        is_answered: Returns whether the database has confirmed it, as far as that is seen.
 
     Returns:
         The cancellation that arrived meanwhile, for the caller to raise once it has noted that
@@ -50,6 +60,14 @@ async def commit(
     """
     committing = asyncio.create_task(await _flushed(session))
     in_time, cancellation = await end_shielded(committing, deadline_seconds, _CLOSE_SECONDS)
+    if (not in_time or committing.cancelled()) and is_answered():
+        logger.warning(
+            "COMMIT was answered, and what was said behind it was not (within %g s, %s); the work"
+            " is stored, and the connection is not used again",
+            deadline_seconds,
+            deadline_name(),
+        )
+        return cancellation
     if not in_time:
         message = f"no answer to COMMIT within {deadline_seconds:g} s ({deadline_name()})"
         raise _unanswered(message) from cancellation

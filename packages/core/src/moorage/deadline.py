@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import math
 from asyncio import current_task, get_running_loop
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-__all__ = ["Alarm", "LateError", "Wait", "within"]
+__all__ = ["Alarm", "LateError", "Wait", "awaiting", "within"]
 
 
 class LateError(TimeoutError):
@@ -80,7 +81,7 @@ class Wait:
             if not self.end_late():
                 raise
             self.was_late = True
-            raise LateError(f"no answer from the server within {seconds:g} s") from error
+            raise _late(seconds) from error
         finally:
             if self.is_late:
                 self.end_late()  # what was called has an answer of its own to the cancellation
@@ -189,3 +190,25 @@ def within(seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         LateError: The time was over first.
     """
     return Wait().call(seconds, call, *arguments)
+
+
+@asynccontextmanager
+async def awaiting(seconds: float) -> AsyncIterator[None]:
+    """
+    Limit what the block waits for, outside of SQLAlchemy's greenlet; 0 is for ever.
+
+    Raises:
+        LateError: The time was over first.
+    """
+    limit = asyncio.timeout(seconds or None)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if limit.expired():
+            raise _late(seconds) from error
+        raise
+
+
+def _late(seconds: float) -> LateError:
+    return LateError(f"no answer from the server within {seconds:g} s")

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,6 +25,7 @@ from sqlalchemy.pool import PoolResetState
 
 from moorage.answers import Answers, limit_answers
 from moorage.connector import DBConnector, TransactionLimits
+from moorage.deadline import awaiting, within
 from moorage.errors import (
     CommitOutcomeUnknownError,
     ConnectError,
@@ -54,7 +55,7 @@ __all__ = [
     "build_engine",
     "connector_of",
     "connector_of_dialect",
-    "driver_errors",
+    "driver_at_work",
     "limit_transaction",
     "own_resets",
     "unwanted_connections_closed",
@@ -63,6 +64,7 @@ __all__ = [
 # Execution option by which any listener, or a unit of work that was given a stranger's
 # sessionmaker, finds the connector of an engine. Derived engines inherit it.
 _CONNECTOR_OPTION = "moorage_connector"
+_ANSWERS_OPTION = "moorage_answers"
 
 # Closing a connection that was never handed out must not add much to a deadline that is over.
 _ABANDON_SECONDS = 2.0
@@ -82,6 +84,8 @@ def build_engine(connector: DBConnector) -> AsyncEngine:
     _attach_connect_step(sync_engine, connector)
     _attach_error_classes(sync_engine, connector)
     answers = limit_answers(sync_engine, connector)
+    sync_engine.update_execution_options(**{_ANSWERS_OPTION: answers})
+    _attach_levels(sync_engine, connector, answers)
     _attach_reset(sync_engine, connector, answers)
     if isinstance(sync_engine.pool, LoopPool):
         sync_engine.pool.translate = functools.partial(_translate_checkout, connector, sync_engine)
@@ -124,6 +128,7 @@ def connector_of_dialect(dialect: Dialect) -> DBConnector | None:
 def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
     deadline = connector.settings.connect_timeout_seconds
     gate = ConnectGate(connector.settings.pool_connects_at_once)
+    set_level = engine.dialect.set_isolation_level
 
     async def open_connection(
         dialect: Dialect, record: Any, cargs: list[Any], cparams: dict[str, Any]
@@ -133,7 +138,7 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
             async with asyncio.timeout(deadline), gate.passing():
                 connection = await util.greenlet_spawn(dialect.connect, *cargs, **cparams)
                 try:
-                    await _prepare(connector, dialect, connection, record)
+                    await _prepare(connector, dialect, connection, record, set_level)
                 except BaseException:
                     await _abandon(dialect, connection)
                     raise
@@ -168,7 +173,13 @@ def _attach_connect_step(engine: Engine, connector: DBConnector) -> None:
         return util.await_only(open_in_own_task(dialect, record, cargs, cparams))
 
 
-async def _prepare(connector: DBConnector, dialect: Dialect, connection: Any, record: Any) -> None:
+async def _prepare(
+    connector: DBConnector,
+    dialect: Dialect,
+    connection: Any,
+    record: Any,
+    set_level: Callable[[Any, Any], None],
+) -> None:
     driver_connection = dialect.get_driver_connection(connection)
     await connector.prepare_connection(driver_connection)
     if record is None:
@@ -176,7 +187,7 @@ async def _prepare(connector: DBConnector, dialect: Dialect, connection: Any, re
     record.info[DRIVER_CONNECTION] = driver_connection
     if READS_ONLY in record.record_info:
         await connector.make_read_only(driver_connection)
-        await util.greenlet_spawn(dialect.set_isolation_level, connection, "AUTOCOMMIT")
+        await util.greenlet_spawn(set_level, connection, "AUTOCOMMIT")
         record.info[READS_ONLY] = type(connector).in_transaction is not DBConnector.in_transaction
 
 
@@ -270,6 +281,32 @@ def _outcome_unknown(connector: DBConnector, lost: DatabaseError) -> DatabaseErr
     return blend(diagnosis.to_error(lost.orig), lost)  # type: ignore[arg-type]  # it is blended
 
 
+def _attach_levels(engine: Engine, connector: DBConnector, answers: Answers) -> None:
+    """
+    Limit and translate the setting of isolation levels, which some dialects ask the server for.
+
+    They do so on the driver's connection, where nothing of SQLAlchemy's comes by.
+    """
+    dialect: Any = engine.dialect
+    set_level = dialect.set_isolation_level
+
+    def set_isolation_level(connection: Any, level: str) -> None:
+        try:
+            within(answers.usual, set_level, connection, level)
+        except sa_exc.SQLAlchemyError:
+            raise
+        except Exception as error:
+            translated = _translate(connector, error, dialect, statement="")
+            if translated is None:
+                raise
+            if isinstance(translated, ConnectionLostError):
+                # Nobody tells the pool, which will find it closed.
+                (dialect.do_terminate if dialect.has_terminate else dialect.do_close)(connection)
+            raise translated from error
+
+    dialect.set_isolation_level = set_isolation_level
+
+
 def _attach_reset(engine: Engine, connector: DBConnector, answers: Answers) -> None:
     """
     Roll back what is open when a connection returns to the pool, and only that.
@@ -291,32 +328,41 @@ def _attach_reset(engine: Engine, connector: DBConnector, answers: Answers) -> N
             driver_connection = record.driver_connection
         is_open = connector.in_transaction(driver_connection)
         was_reset = state.transaction_was_reset
-        if is_open is None and (was_reset or info.get(RESTS)):
-            return
-        # What a driver knows comes with the server's answers, and an error may not tell it.
-        if is_open is False and not forget_failure(info):
-            return
-        if not was_reset:
-            answers.send_rollback(connection, info)
-        if is_open is not None and connector.in_transaction(driver_connection):
-            cursor = connection.cursor()
-            try:
-                dialect.do_execute(cursor, "ROLLBACK", ())
-            finally:
-                cursor.close()
+        if is_open is None:
+            is_left = not was_reset and not info.get(RESTS)
+        else:
+            # What a driver knows comes with the server's answers, and an error may not tell it.
+            is_left = is_open or forget_failure(info)
+        if is_left:
+            if not was_reset:
+                answers.send_rollback(connection, info)
+            if is_open is not None and connector.in_transaction(driver_connection):
+                cursor = connection.cursor()
+                try:
+                    dialect.do_execute(cursor, "ROLLBACK", ())
+                finally:
+                    cursor.close()
+        # Isolation levels are set back here, where a failure costs the connection alone. Later,
+        # where SQLAlchemy does it, it would reach the user as it is, and cost room in the pool.
+        while record.finalize_callback:
+            record.finalize_callback.pop()(record.dbapi_connection)
 
 
-@contextlib.contextmanager
-def driver_errors(connection: Connection, connector: DBConnector) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def driver_at_work(
+    connection: Connection, connector: DBConnector, rows: int
+) -> AsyncIterator[None]:
     """
-    Translate what a driver raises while it writes behind SQLAlchemy's back.
+    Limit, and translate, what a driver does while it writes rows behind SQLAlchemy's back.
 
     The transaction counts as one that has written, and after an error as one that may be undone.
     """
     notes = notes_of(connection)
     notes.writes += 1
+    answers: Answers = connection.engine.get_execution_options()[_ANSWERS_OPTION]
     try:
-        yield
+        async with awaiting(answers.seconds_for_rows(connection.info.get(LIMITS), rows)):
+            yield
     except sa_exc.SQLAlchemyError:
         raise
     except Exception as error:
@@ -324,6 +370,9 @@ def driver_errors(connection: Connection, connector: DBConnector) -> Iterator[No
         if translated is None:
             raise
         notes.statement_failed = True
+        if isinstance(translated, ConnectionLostError):
+            connection.invalidate(error)
+            translated.__dict__["connection_invalidated"] = True
         raise translated from error
 
 

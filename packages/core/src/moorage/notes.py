@@ -73,6 +73,7 @@ class Notes:
         statement_failed: A statement of it failed, and nobody has rolled back since.
         is_bound: It was told on whose behalf it works.
         is_committing: Its COMMIT was sent.
+        is_committed: Its COMMIT was answered.
         asked_at: When its last statement was sent, on the monotonic clock, where that is noted.
         answered_at: When the answer to that was heard.
     """
@@ -82,6 +83,7 @@ class Notes:
         "asked_at",
         "has_run_by_hand",
         "is_bound",
+        "is_committed",
         "is_committing",
         "statement_failed",
         "writes",
@@ -93,6 +95,7 @@ class Notes:
         self.statement_failed: bool = False
         self.is_bound: bool = False
         self.is_committing: bool = False
+        self.is_committed: bool = False
         self.asked_at: float = 0.0
         self.answered_at: float | None = None
 
@@ -174,6 +177,7 @@ def take_notes(engine: Engine) -> None:
             _ask(dialect, dbapi_connection, question)
         notes.is_committing = True
         do_commit(dbapi_connection)
+        notes.is_committing, notes.is_committed = False, True
 
     def roll_back_to_savepoint(connection: Connection, name: str) -> None:
         notes_of(connection).statement_failed = False

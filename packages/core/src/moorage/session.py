@@ -88,6 +88,7 @@ class GuardedSession(Session):
     _notes: Notes | None = None
     _writes_before: int = 0
     _gave_connection: bool = False
+    _is_spread: bool = False
     _transaction_at_work: SessionTransaction | None = None
 
     def belong_to(self, owner: object) -> None:
@@ -111,6 +112,16 @@ class GuardedSession(Session):
         if self._notes is not None and connection is self._last_connection:
             return self._notes
         return notes_of(connection)
+
+    def expect_commit(self) -> None:
+        """Forget the COMMIT of an earlier transaction."""
+        if self._notes is not None and self._notes.is_committed:
+            self._notes = None
+
+    def commit_is_answered(self) -> bool:
+        """Return whether the database has confirmed the COMMIT that was expected."""
+        # Of several databases one alone may have.
+        return self._notes is not None and self._notes.is_committed and not self._is_spread
 
     def closes_at_once(self) -> bool:
         """Return whether closing it waits for nothing: no transaction is open."""
@@ -469,6 +480,7 @@ def _note_connection(
         # A session that joins the transaction of others, as tests do, answers for its own writes.
         session._writes_before = notes.writes
         session._gave_connection = False
+        session._is_spread = session._transaction_at_work is transaction
         session._transaction_at_work = transaction
     else:
         session._transaction_at_work = session.get_transaction()

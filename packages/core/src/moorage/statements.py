@@ -23,9 +23,6 @@ from moorage.notes import LIMITS, NOTES, READS_ONLY, RESTS, notes_in, statement_
 
 __all__ = ["watch_statements"]
 
-# Rows of one `executemany` that may take as long as one statement.
-_ROWS_PER_STATEMENT = 1000
-
 # What changes the connection, and would be there for whoever gets it next.
 _OUTLIVES = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(set|reset|discard|use|begin|start|lock|declare|prepare|listen|"
@@ -71,8 +68,7 @@ def _watched(run: _Run, answers: Answers, *, keeps_time: bool, has_rows: bool = 
         limits = info.get(LIMITS)
         seconds = usual
         if limits is not None or has_rows:
-            rows = len(arguments[0]) if has_rows else 0
-            seconds = answers.seconds(limits, 1 + rows // _ROWS_PER_STATEMENT)
+            seconds = answers.seconds_for_rows(limits, len(arguments[0]) if has_rows else 0)
         asked_at = monotonic()
         if seconds:
             wait = info.get(WAIT) or wait_in(info)

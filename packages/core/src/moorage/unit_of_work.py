@@ -308,10 +308,15 @@ class UnitOfWork:
 
     async def _commit(self, session: AsyncSession) -> asyncio.CancelledError | None:
         limit = self._limit("commit_timeout_seconds", _COMMIT_SECONDS)
+        guarded = guard(session)
+        guarded.expect_commit()
         try:
-            cancellation = await commit(session, *limit)
-        except CommitOutcomeUnknownError:
-            self._outcome = "unknown"
+            cancellation = await commit(session, *limit, guarded.commit_is_answered)
+        except BaseException as error:
+            if guarded.commit_is_answered():
+                self._outcome = "committed"  # a listener behind it has failed
+            elif isinstance(error, CommitOutcomeUnknownError):
+                self._outcome = "unknown"
             raise
         self._outcome = "committed"
         return cancellation
