@@ -103,13 +103,18 @@ async def test_nothing_is_loaded_again_after_a_flush(database: Database) -> None
 
 
 async def test_many_rows_with_uuid_keys_go_in_one_statement(database: Database) -> None:
-    """Keys that the application makes cost no statement per row, and are in order."""
+    """
+    Keys that the application makes cost no statement per row, and are in order.
+
+    But for MySQL, which returns nothing of what it inserts: the times would be asked for by row.
+    """
     await create(database)
     with statements(database) as seen:
         async with database.unit_of_work() as session:
             boats = [a_boat(name=f"boat {number}") for number in range(50)]
             session.add_all(boats)
-    assert len([statement for statement in seen if statement.startswith("INSERT")]) == 1
+    inserts = [statement for statement in seen if statement.startswith("INSERT")]
+    assert len(inserts) == (1 if database.engine.dialect.insert_returning else len(boats))
     assert [boat.id for boat in boats] == sorted(boat.id for boat in boats)
 
 

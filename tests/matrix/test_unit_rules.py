@@ -30,7 +30,7 @@ FOREVER = {
     "sqlite": "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
     " SELECT count(*) FROM c",
     "postgresql": "SELECT pg_sleep(60)",
-    "mysql": "SELECT SLEEP(60)",
+    "mysql": "SELECT SLEEP(60) FROM information_schema.schemata",
 }
 
 
@@ -274,7 +274,8 @@ async def _server_limits(database: Database) -> object:
         "sqlite": "PRAGMA busy_timeout",
         "postgresql": "SELECT current_setting('statement_timeout'),"
         " current_setting('lock_timeout')",
-        "mysql": "SELECT @@max_statement_time, @@innodb_lock_wait_timeout",
+        "mysql": "SELECT @@innodb_lock_wait_timeout /*M!100301 , @@max_statement_time */"
+        " /*!80000 , @@max_execution_time */",
     }
     async with database.session() as session:
         return (await session.execute(text(questions[database.engine.dialect.name]))).one()

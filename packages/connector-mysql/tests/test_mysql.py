@@ -1,12 +1,14 @@
 """What the MySQL connector makes safe, each beside the plain engine that is not."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from pymysql.constants import CLIENT
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -32,6 +34,10 @@ async def plain(database: Database) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
+# Variables that MariaDB has and MySQL does not, and the other way round.
+ONLY = {True: {"max_statement_time", "idle_transaction_timeout"}, False: {"max_execution_time"}}
+
+
 async def variable(engine: AsyncEngine, name: str) -> object:
     """Return a variable of the session."""
     async with engine.connect() as connection:
@@ -51,6 +57,7 @@ async def isolation(engine: AsyncEngine) -> str:
         ("innodb_lock_wait_timeout", 10),
         ("lock_wait_timeout", 10),
         ("max_statement_time", 30.0),
+        ("max_execution_time", 30_000),
         ("idle_transaction_timeout", 60),
     ],
 )
@@ -58,6 +65,9 @@ async def test_session_variables(
     database: Database, plain: AsyncEngine, name: str, value: object
 ) -> None:
     """Each session is in UTC and limited in time; a session of the plain engine is not."""
+    await database.ping()
+    if name in ONLY[not database.engine.dialect.is_mariadb]:  # type: ignore[attr-defined]  # of this dialect
+        return
     assert await variable(database.engine, name) == value
     assert await variable(plain, name) != value
 
@@ -149,23 +159,75 @@ async def test_keepalive_is_on(database: Database) -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
 
 
+# In the second byte of what each side can do.
+NO_TLS = 0xFF ^ (CLIENT.SSL >> 8)
+
+
+async def read_packet(reader: asyncio.StreamReader) -> bytearray:
+    """Return a packet, behind its length and its number."""
+    head = await reader.readexactly(4)
+    return bytearray(head + await reader.readexactly(int.from_bytes(head[:3], "little")))
+
+
+@contextlib.asynccontextmanager
+async def stripped(database: Database) -> AsyncIterator[int]:
+    """Yield the port of somebody on the path who takes the offer of TLS out of the greeting."""
+    links: set[asyncio.Task[None]] = set()
+    place = database.settings.hosts[0]
+
+    async def hand_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+        target.close()
+
+    async def sit_between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.current_task()
+        assert link is not None
+        links.add(link)
+        link.add_done_callback(links.discard)
+        server, to_server = await asyncio.open_connection(place.host, place.port)
+        with contextlib.closing(writer), contextlib.closing(to_server):
+            greeting = await read_packet(server)
+            # Behind the version: the number of the connection, half of the salt, and a zero.
+            greeting[greeting.index(0, 5) + 1 + 4 + 8 + 1 + 1] &= NO_TLS
+            writer.write(greeting)
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                answer = await read_packet(reader)
+                answer[5] &= NO_TLS
+                to_server.write(answer)
+            await asyncio.gather(hand_on(reader, to_server), hand_on(server, writer))
+
+    async with await asyncio.start_server(sit_between, "127.0.0.1", 0) as listening:
+        try:
+            yield listening.sockets[0].getsockname()[1]
+        finally:
+            for link in list(links):
+                link.cancel()
+            await asyncio.gather(*links, return_exceptions=True)
+
+
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
-async def test_plain_text_server_is_refused(make_database: DatabaseFactory, mode: str) -> None:
-    """A server without TLS is refused before the login when TLS was asked for."""
-    database = make_database(ssl_mode=mode)
-    with pytest.raises(InsecureConnectionError, match=f"DB_SSL_MODE={mode} asks for") as caught:
-        await database.ping()
+async def test_plain_text_server_is_refused(
+    database: Database, make_database: DatabaseFactory, mode: str
+) -> None:
+    """A server that offers no TLS is refused before the login when TLS was asked for."""
+    async with stripped(database) as port:
+        asking = make_database(host="127.0.0.1", port=port, ssl_mode=mode)
+        with pytest.raises(InsecureConnectionError, match=f"DB_SSL_MODE={mode} asks for") as caught:
+            await asking.ping()
     assert isinstance(caught.value, sa_exc.OperationalError)
 
 
 async def test_plain_driver_goes_on_in_plain_text(database: Database) -> None:
     """Negative control: given a context, the driver logs in unencrypted and says nothing."""
     context = ssl.create_default_context()
-    engine = create_async_engine(database.engine.url, connect_args={"ssl": context})
-    async with engine.connect() as connection:
-        status = (await connection.execute(text("SHOW STATUS LIKE 'Ssl_cipher'"))).one()
-        assert status[1] == ""
-    await engine.dispose()
+    async with stripped(database) as port:
+        url = database.engine.url.set(host="127.0.0.1", port=port)
+        engine = create_async_engine(url, connect_args={"ssl": context})
+        async with engine.connect() as connection:
+            status = (await connection.execute(text("SHOW STATUS LIKE 'Ssl_cipher'"))).one()
+            assert status[1] == ""
+        await engine.dispose()
 
 
 PASSWORD = "пароль-密码-@/:#%?"
