@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from moorage import Database
+from moorage import ConnectionLostError, Database
 from tests.chaos.proxy import Fault, Proxy
 from tests.fix_backend import chosen_backends
 from tests.fix_database import DatabaseFactory
@@ -62,6 +62,25 @@ async def test_a_commit_that_was_answered_is_told(
     proxy.is_black_hole = False
     await database.ping()
     assert await count_accounts(watcher) == 1
+
+
+@pytest.mark.parametrize("fault", ["black hole", "cut before"])
+async def test_a_level_that_cannot_be_set_is_an_error_of_ours(
+    watcher: Database, proxy: Proxy, through_proxy: DatabaseFactory, fault: Fault
+) -> None:
+    """A link that fails while a unit's isolation level is set ends the wait, and is a lost one."""
+    database = through_proxy(statement_timeout_seconds=0.5, answer_grace_seconds=0.2)
+    await database.ping()
+    proxy.arm(b"SET SESSION TRANSACTION", fault)
+    unit = database.unit_of_work(**ASKED["isolation"])
+    async with asyncio.timeout(60):
+        with pytest.raises(ConnectionLostError):
+            await unit.begin()
+    assert proxy.happened == 1
+    assert unit.outcome == "rolled_back"
+    proxy.is_black_hole = False
+    assert database.pool_statistics().in_use == 0
+    await database.ping()
 
 
 async def test_who_limits_the_time_of_a_commit_is_told_nothing(

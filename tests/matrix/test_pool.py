@@ -32,6 +32,10 @@ CONNECTIONS = {
 }
 
 
+# What one that waits for a connection may take.
+MOST_BYTES = 12_000
+
+
 def count_connects(engine: AsyncEngine) -> list[int]:
     """Return a list that grows with each connection that the engine opens."""
     opened: list[int] = []
@@ -56,6 +60,18 @@ async def work(database: Database, tasks: int = 5) -> None:
     await asyncio.gather(*(database.ping() for _ in range(tasks)))
 
 
+async def backend_ids(database: Database, tasks: int = 5) -> set[object]:
+    """Use the database as `work` does, and return the server's numbers of its connections."""
+    words = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()"}
+    word = words.get(database.engine.dialect.name, "NULL")
+
+    async def ask() -> object:
+        async with database.session() as session:
+            return (await session.execute(text(f"SELECT {word}"))).scalar_one()
+
+    return set(await asyncio.gather(*(ask() for _ in range(tasks)))) - {None}
+
+
 def test_successive_loops_share_one_engine(fresh_database: dict[str, Any]) -> None:
     """A database that is made without a loop works in one after the other, and leaves nothing."""
     database = Database(DatabaseSettings(**fresh_database, _env_file=None))
@@ -77,12 +93,14 @@ def test_loops_in_threads_share_one_engine(fresh_database: dict[str, Any]) -> No
     database = Database(DatabaseSettings(**fresh_database, _env_file=None))
     together = threading.Barrier(3)
     failures: list[BaseException] = []
+    owned: list[set[object]] = []
 
     async def many() -> None:
-        await work(database)
+        mine = await backend_ids(database)
         together.wait(20)
         for _ in range(10):
-            await work(database)
+            mine |= await backend_ids(database)
+        owned.append(mine)
 
     def run() -> None:
         try:
@@ -96,7 +114,15 @@ def test_loops_in_threads_share_one_engine(fresh_database: dict[str, Any]) -> No
     for thread in threads:
         thread.join(60)
     assert failures == []
+    assert sum(map(len, owned)) == len(set[object]().union(*owned))
     assert database.pool_statistics().idle == 0
+    watcher = Database(DatabaseSettings(**fresh_database, pool_size=1, _env_file=None))
+
+    async def look() -> None:
+        await connections_on_the_server(watcher, 0)
+        await watcher.dispose()
+
+    asyncio.run(look())
 
 
 def test_a_plain_engine_fails_in_its_second_loop(fresh_database: dict[str, Any]) -> None:
@@ -148,7 +174,48 @@ async def test_waiters_are_served_in_order(make_database: DatabaseFactory, scale
     assert database.pool_statistics().waiting == 0
 
 
-@pytest.mark.scaled
+@pytest.mark.scaled(small=["sqlite"])  # no driver has a part in it
+async def test_memory_of_those_who_wait_is_flat(
+    make_database: DatabaseFactory, scale: Scale
+) -> None:
+    """Who waits costs a few kilobytes meanwhile, and nothing once it has been served."""
+    database = make_database(pool_size=5, max_overflow=0)
+    count = scale(small=100, full=1000)
+
+    async def take_one() -> None:
+        async with database.engine.connect():
+            pass
+
+    async def wait_and_be_served() -> tuple[int, int]:
+        held = [await database.engine.connect() for _ in range(5)]
+        tasks = [asyncio.create_task(take_one()) for _ in range(count)]
+        while database.pool_statistics().waiting < count:
+            await asyncio.sleep(0)
+        gc.collect()
+        waiting = tracemalloc.get_traced_memory()[0]
+        for connection in held:
+            await connection.close()
+        await asyncio.gather(*tasks)
+        del held, tasks
+        gc.collect()
+        return waiting, tracemalloc.get_traced_memory()[0]
+
+    async with asyncio.timeout(100):
+        tracemalloc.start()
+        try:
+            await wait_and_be_served()  # caches are filled
+            rounds = [await wait_and_be_served() for _ in range(scale(small=3, full=5))]
+        finally:
+            tracemalloc.stop()
+    waiting, afterwards = zip(*rounds, strict=True)
+    # A task, the greenlet below it and the future between them, with the frames that wait.
+    assert max(waiting) - afterwards[0] < MOST_BYTES * count
+    # What a single one of them leaves behind would be more than this, in each round again.
+    assert max(waiting) - waiting[0] < 300 * count
+    assert max(afterwards) - afterwards[0] < 300 * count
+
+
+@pytest.mark.scaled(small=["sqlite"])
 async def test_waiting_in_vain_leaves_nothing(make_database: DatabaseFactory, scale: Scale) -> None:
     """However many wait in vain, all are told so, and nothing of them stays in memory."""
     database = make_database(pool_size=5, max_overflow=0, pool_timeout_seconds=0.05)
@@ -261,6 +328,22 @@ async def test_a_connection_held_for_long_is_warned_of(
     assert "has been held" in told[0]
     assert "DB_POOL_HOLD_WARNING_SECONDS" in told[0]
     assert "test_pool.py:" in told[0]
+
+
+async def test_the_connection_used_last_is_used_next(make_database: DatabaseFactory) -> None:
+    """Little work keeps few connections busy, so that the others can grow idle."""
+    database = make_database(pool_size=3)
+    used: list[object] = []
+    event.listen(
+        database.engine.sync_engine, "checkout", lambda connection, *_: used.append(connection)
+    )
+    held = [await database.engine.connect() for _ in range(3)]
+    for connection in held:
+        await connection.close()
+    first_three, used[:] = list(used), []
+    for _ in range(4):
+        await database.ping()
+    assert used == [first_three[-1]] * 4
 
 
 async def test_connections_grow_old_at_different_times(make_database: DatabaseFactory) -> None:

@@ -5,8 +5,8 @@ import logging
 import sys
 
 import pytest
+from sqlalchemy import event, select, update
 from sqlalchemy import exc as sa_exc
-from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from stamina import instrumentation
 
@@ -147,6 +147,30 @@ async def test_a_violated_constraint_is_not_repeated(database: Database) -> None
     with pytest.raises(sa_exc.IntegrityError):
         await run_unit(work, database.sessionmaker)
     assert runs == 1
+
+
+async def test_a_failure_behind_the_commit_is_not_run_again(database: Database) -> None:
+    """What fails once COMMIT was answered is told, and the work is stored once."""
+    runs = 0
+
+    def fail(_: object) -> None:
+        raise LockTimeoutError("of another database")
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal runs
+        runs += 1
+        event.listen(session.sync_session, "after_commit", fail)
+        on_commit(session, hook)
+        await add_one(session)
+
+    async def hook() -> None:
+        hooks.append(await balances(database))
+
+    hooks: list[list[int]] = []
+    with pytest.raises(LockTimeoutError, match="of another database"):
+        await run_unit(work, database.sessionmaker)
+    assert runs == 1
+    assert hooks == [[1, 0]]
 
 
 async def test_as_a_decorator(database: Database) -> None:

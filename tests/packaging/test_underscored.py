@@ -25,7 +25,7 @@ READ = {
     "_reset_on_return",
 }
 # Of pool entries; a test below asks a real one, since they are slots of a private class.
-OF_ENTRIES = {"last_connect_time", "starttime", "record_info"}
+OF_ENTRIES = {"finalize_callback", "last_connect_time", "starttime", "record_info"}
 
 
 def nothing() -> Any:

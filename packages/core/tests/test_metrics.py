@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.semconv._incubating.metrics import db_metrics
 from sqlalchemy import URL
 
 from moorage import Database, DatabaseSettings, DBConnector, MissingExtraError
@@ -96,6 +97,39 @@ async def test_times_of_a_pool() -> None:
     counts = {name.rpartition(".")[2]: point.count for name, (_, point) in points.items()}
     assert counts == {"create_time": 2, "wait_time": 5, "use_time": 5}
     assert {unit for unit, _ in points.values()} == {"s"}
+
+
+def shapes(reader: InMemoryMetricReader) -> dict[str, tuple[str, str, bool | None]]:
+    """Return the unit and the kind of each metric by its name."""
+    data: Any = reader.get_metrics_data()
+    return {
+        metric.name: (
+            metric.unit,
+            type(metric.data).__name__,
+            getattr(metric.data, "is_monotonic", None),
+        )
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+async def test_names_units_and_kinds_are_those_of_the_conventions() -> None:
+    """What is reported is what OpenTelemetry's own package of conventions would make."""
+    theirs = InMemoryMetricReader()
+    meter = MeterProvider([theirs]).get_meter("conventions")
+    for name in dir(db_metrics):
+        if name.startswith("create_db_client_connection_"):
+            instrument = getattr(db_metrics, name)(meter)
+            (instrument.record if hasattr(instrument, "record") else instrument.add)(1)
+    ours = InMemoryMetricReader()
+    settings = DatabaseSettings(host="h", name=":memory:", ssl_mode="disable", _env_file=None)
+    database = Database(connector=DuckConnector(settings))
+    observe_pool(database, meter_provider=MeterProvider([ours]))
+    async with database:
+        await database.ping()
+        reported = shapes(ours)
+    assert reported == shapes(theirs)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
