@@ -45,6 +45,7 @@ async def write(session: AsyncSession, proxy: Proxy, fault: Fault) -> None:
     proxy.arm(b"SET SESSION", fault)
 
 
+@pytest.mark.scaled(small=["limits-stall-mysql", "isolation-cut before-mysql"])
 @pytest.mark.parametrize("fault", ["black hole", "stall", "cut before"])
 @pytest.mark.parametrize("asked", ASKED)
 async def test_a_commit_that_was_answered_is_told(
@@ -64,7 +65,8 @@ async def test_a_commit_that_was_answered_is_told(
     assert await count_accounts(watcher) == 1
 
 
-@pytest.mark.parametrize("fault", ["black hole", "cut before"])
+@pytest.mark.scaled(small=["stall-mysql"])
+@pytest.mark.parametrize("fault", ["black hole", "stall", "cut before"])
 async def test_a_level_that_cannot_be_set_is_an_error_of_ours(
     watcher: Database, proxy: Proxy, through_proxy: DatabaseFactory, fault: Fault
 ) -> None:
@@ -89,7 +91,7 @@ async def test_who_limits_the_time_of_a_commit_is_told_nothing(
     """Negative control: a deadline around COMMIT alone calls work that is stored a failure."""
     session = through_proxy(**LIMITS).session()
     await session.connection(execution_options=ASKED["isolation"])
-    await write(session, proxy, "black hole")
+    await write(session, proxy, "stall")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(LIMITS["commit_timeout_seconds"]):
             await session.commit()

@@ -168,7 +168,7 @@ async def test_commit_never_answered_to_a_cancelled_task(
     proxy: Proxy, through_proxy: DatabaseFactory
 ) -> None:
     """An unknown outcome outweighs the cancellation, which is its cause."""
-    unit = through_proxy(commit_timeout_seconds=1).unit_of_work()
+    unit = through_proxy(commit_timeout_seconds=0.2).unit_of_work()
 
     async def work() -> None:
         async with unit as session:

@@ -102,7 +102,7 @@ async def test_the_sum_holds(
     """Whatever happens to the units, no money is made or lost, and nothing is left behind."""
     await fund(database)
     busy = make_database(pool_size=16, max_overflow=0, lock_timeout_seconds=30)
-    count = scale(small=400, full=10_000)
+    count = scale(small=200, full=10_000)
 
     deadlocks = 0
 

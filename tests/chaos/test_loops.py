@@ -22,6 +22,7 @@ from sqlalchemy import text
 
 from moorage import Database, DatabaseSettings
 from tests.fix_backend import DRIVER_SETTING
+from tests.fix_scale import Scale
 from tests.matrix.test_pool import connections_on_the_server, work
 from tests.servers.server import free_port
 
@@ -315,11 +316,14 @@ def get(url: str) -> dict[str, Any]:
     raise AssertionError(f"nobody answers at {url}")
 
 
+@pytest.mark.scaled
 @pytest.mark.usefixtures("nothing_left")
-def test_gunicorn_with_preload(backend: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_gunicorn_with_preload(
+    backend: str, environment: dict[str, str], tmp_path: Path, scale: Scale
+) -> None:
     """Workers of a server that loaded the application before it forked share no connection."""
     with gunicorn(tmp_path, environment) as url:
-        answers = [get(url) for _ in range(20)]
+        answers = [get(url) for _ in range(scale(small=4, full=20))]
     master, *masters_ids = answers[0]["master"]
     assert master not in {answer["pid"] for answer in answers}
     if backend != "sqlite":
@@ -356,9 +360,13 @@ def test_pytest_with_a_loop_per_test(environment: dict[str, str], tmp_path: Path
         "asyncio_default_fixture_loop_scope = function\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        [
+            *(sys.executable, "-m", "pytest", "-q", str(tmp_path)),
+            *("-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin"),
+        ],
         cwd=tmp_path,
-        env=environment,
+        # What else is installed takes longer to load than the tests.
+        env={**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=100,

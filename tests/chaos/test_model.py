@@ -211,7 +211,7 @@ def test_transactions_follow_the_model(fresh_database: dict[str, Any], scale: Sc
     run_state_machine_as_test(
         Rules,
         settings=settings(
-            max_examples=scale(small=25, full=150),
+            max_examples=scale(small=10, full=150),
             stateful_step_count=25,
             deadline=None,
             database=None,

@@ -26,9 +26,9 @@ SERVERS = [name for name in chosen_backends() if name != "sqlite"]
 pytestmark = pytest.mark.skipif(not SERVERS, reason="SQLite has no server")
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=SERVERS, scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[OwnServer]:
-    """Return a server of this test's own, which it may kill."""
+    """Return a server of these tests' own, which they may kill, and leave running."""
     with own_server(request.param) as server:
         yield server
 
