@@ -6,7 +6,8 @@ import gc
 import threading
 import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -174,6 +175,11 @@ async def test_waiters_are_served_in_order(make_database: DatabaseFactory, scale
     assert database.pool_statistics().waiting == 0
 
 
+def least_growth(sizes: Sequence[int]) -> int:
+    """Return what has been added from one round to the next in the round that added least."""
+    return min(later - earlier for earlier, later in pairwise(sizes))
+
+
 @pytest.mark.scaled(small=["sqlite"])  # no driver has a part in it
 async def test_memory_of_those_who_wait_is_flat(
     make_database: DatabaseFactory, scale: Scale
@@ -203,16 +209,18 @@ async def test_memory_of_those_who_wait_is_flat(
     async with asyncio.timeout(100):
         tracemalloc.start()
         try:
-            await wait_and_be_served()  # caches are filled
+            for _ in range(3):
+                await wait_and_be_served()  # caches are filled
             rounds = [await wait_and_be_served() for _ in range(scale(small=3, full=5))]
         finally:
             tracemalloc.stop()
     waiting, afterwards = zip(*rounds, strict=True)
     # A task, the greenlet below it and the future between them, with the frames that wait.
     assert max(waiting) - afterwards[0] < MOST_BYTES * count
-    # What a single one of them leaves behind would be more than this, in each round again.
-    assert max(waiting) - waiting[0] < 300 * count
-    assert max(afterwards) - afterwards[0] < 300 * count
+    # What they leave behind would be more than this in each round again; now and then a round
+    # fills some cache.
+    assert least_growth(waiting) < 300 * count
+    assert least_growth(afterwards) < 300 * count
 
 
 @pytest.mark.scaled(small=["sqlite"])
@@ -235,13 +243,13 @@ async def test_waiting_in_vain_leaves_nothing(make_database: DatabaseFactory, sc
     async with asyncio.timeout(100):
         await wait_in_vain()  # caches are filled
         tracemalloc.start()
-        first, *later = [await wait_in_vain() for _ in range(3)]
+        sizes = [await wait_in_vain() for _ in range(4)]
         tracemalloc.stop()
     # A future, a task and an exception take more than 3 kB.
-    assert max(later) - first < 300 * tasks
+    assert least_growth(sizes) < 300 * tasks
     for connection in held:
         await connection.close()
-    assert database.pool_statistics().timeouts == 4 * tasks
+    assert database.pool_statistics().timeouts == 5 * tasks
 
 
 async def test_exhaustion_says_who_holds_what(make_database: DatabaseFactory) -> None:
