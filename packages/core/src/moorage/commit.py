@@ -87,8 +87,8 @@ async def _flushed(session: AsyncSession) -> Coroutine[Any, Any, None]:
     """
     Flush a session in this task; return what commits it in another one.
 
-    It is one greenlet of SQLAlchemy's that does both and is handed over in between, since making
-    a second one costs as much as a dozen statements of Python.
+    It is one greenlet of SQLAlchemy's that does both and is handed over in between. A second one
+    would cost as much as dozens of calls: its stack comes from the kernel.
     """
     below = session.sync_session
     if not (below.new or below.dirty or below.deleted):
