@@ -313,7 +313,6 @@ async def test_a_server_that_hangs_holds_nobody(
     bearer = {"Authorization": f"Bearer {issuer.token()}"}
     answer = await serve(app).get("/me", headers=bearer)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert issuer.questions == 1
 
 
 async def test_whoever_leaves_takes_nobody_along(issuer: Issuer, verifier: TokenVerifier) -> None:
