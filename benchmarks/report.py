@@ -176,7 +176,7 @@ def plots(results: dict[str, Any]) -> None:
         axes.invert_yaxis()
         axes.set_xlabel("speed, as a multiple of everybody's code")
         axes.set_xscale("log")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         axes.set_title(section)
         figure.tight_layout()
         for suffix in ("png", "svg"):

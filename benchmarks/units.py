@@ -148,11 +148,11 @@ async def main(place: Place, rounds: int) -> dict[str, Any]:
         await fill(place)
         result["calls"] = await calls(peers)
         times = await speeds(peers, rounds)
-    result["failures"] = {
-        name: [f"{count} x {what}" for what, count in Counter(kinds).items()]
-        for name, kinds in failures.items()
-        if kinds
-    }
+    if failed := {name: Counter(kinds) for name, kinds in failures.items() if kinds}:
+        result["failures"] = {
+            name: [f"{count} x {what}" for what, count in kinds.items()]
+            for name, kinds in failed.items()
+        }
     for title, seconds in times.items():
         result[title] = {base: ratios(seconds, base) for base in ("raw driver", "everybody's")}
     return result
